@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/signerd/signerd/internal/durable"
+)
+
+// The exit codes of the process, as in sysexits(3). The unit restarts the
+// daemon after some of them only.
+const (
+	exitUsage  = 64
+	exitInput  = 66
+	exitBug    = 70
+	exitExists = 73
+	exitRetry  = 75
+	exitConfig = 78
+)
+
+// exitError is an error with its exit code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func exit(code int, err error) error { return &exitError{code, err} }
+
+func usagef(format string, args ...any) error { return exit(exitUsage, fmt.Errorf(format, args...)) }
+
+// exitForState gives the code for an error about the state on disk: what
+// another process holds may be free later, anything else needs a person.
+func exitForState(err error) error {
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return exit(exitRetry, err)
+	case errors.Is(err, fs.ErrExist):
+		return exit(exitExists, err)
+	}
+	return exit(exitConfig, err)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+// How often etcd is looked at: in general, and while a member joins.
+const (
+	keepEvery = 10 * time.Second
+	joinEvery = 500 * time.Millisecond
+)
+
+// keeper does what nobody asks for: it promotes members that join, and keeps
+// the ledger's head in etcd.
+type keeper struct {
+	log     zerolog.Logger
+	cluster *peers.Cluster
+	ledger  *signer.Ledger
+
+	away     bool // etcd was away at the last look
+	compared bool // the head in etcd was held against the ledger
+	saved    signer.Head
+}
+
+func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledger *signer.Ledger) {
+	k := keeper{log: log, cluster: cluster, ledger: ledger}
+	for {
+		pause := keepEvery
+		if joining := k.look(ctx); joining {
+			pause = joinEvery
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// look does one round and says whether a member is joining.
+func (k *keeper) look(ctx context.Context) (joining bool) {
+	promoted, joining, err := k.cluster.Promote(ctx)
+	for _, name := range promoted {
+		k.log.Info().Str("member", name).Msg("the member votes")
+	}
+	if err == nil {
+		err = k.saveHead(ctx)
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	if away := err != nil; away != k.away {
+		k.away = away
+		if away {
+			k.log.Warn().Err(err).Msg("etcd is away; clients and renewals are served")
+		} else {
+			k.log.Info().Msg("etcd is there")
+		}
+	}
+	return joining
+}
+
+// saveHead keeps the ledger's head in etcd, after it has compared the one that
+// is there.
+func (k *keeper) saveHead(ctx context.Context) error {
+	if !k.compared {
+		if err := k.compareHead(ctx); err != nil {
+			return err
+		}
+		k.compared = true
+	}
+	head := k.ledger.Head()
+	if head == k.saved {
+		return nil
+	}
+	value, err := json.Marshal(head)
+	if err != nil {
+		return err
+	}
+	if err := k.cluster.SaveLedgerHead(ctx, value); err != nil {
+		return err
+	}
+	k.saved = head
+	return nil
+}
+
+func (k *keeper) compareHead(ctx context.Context) error {
+	value, err := k.cluster.LedgerHead(ctx)
+	if err != nil || value == nil {
+		return err
+	}
+	var head signer.Head
+	if err := json.Unmarshal(value, &head); err != nil {
+		k.log.Error().Err(err).Bytes("value", value).Msg("the ledger's head in etcd does not parse; it is replaced")
+		return nil
+	}
+	there, err := k.ledger.Contains(head)
+	if err != nil {
+		k.log.Error().Err(err).Msg("the ledger cannot be read")
+		return nil
+	}
+	if !there {
+		k.log.Error().Uint64("etcd_seq", head.Seq).Stringer("etcd_hash", head.Hash).
+			Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
+			Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy")
+	}
+	return nil
+}

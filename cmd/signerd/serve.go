@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/internal/commands"
+	"github.com/signerd/signerd/internal/sshfront"
+	"github.com/signerd/signerd/internal/version"
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve requests until SIGTERM; SIGHUP reads authorized_keys again",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := load(*path, time.Now())
+		if err != nil {
+			return exit(exitConfig, err)
+		}
+		return serve(cmd.Context(), s, newLog())
+	}
+	return cmd
+}
+
+// newLog logs to stderr: JSON lines for the journal, words for a terminal.
+func newLog() zerolog.Logger {
+	var log zerolog.Logger
+	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly})
+	} else {
+		log = zerolog.New(os.Stderr)
+	}
+	return log.With().Timestamp().Logger()
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
+	if err := s.authority.Link(); err != nil {
+		return exit(exitConfig, err)
+	}
+	ledger, cut, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{
+		PerNamePerHour: *s.config.Limits.PerNamePerHour,
+		Retention:      s.config.Retention,
+	})
+	if err != nil {
+		return exitForState(err)
+	}
+	defer logClose(log, "ledger", ledger.Close)
+	if cut > 0 {
+		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
+	}
+	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
+	cluster, err := peers.Connect(s.config.Etcd, peers.Credentials{
+		Roots:       s.roots(),
+		Certificate: commands.NewSelf(authority).Certificate,
+	})
+	if err != nil {
+		return exit(exitConfig, err)
+	}
+	defer logClose(log, "etcd", cluster.Close)
+	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
+	desk.SetKeys(s.keys)
+	front, err := sshfront.New(sshfront.Options{
+		HostKey: s.hostKey,
+		Profile: sshfront.Profile(s.config.SSHProfile),
+		Limits:  s.limits(),
+		Gate:    desk,
+		Log:     log,
+	})
+	if err != nil {
+		return exit(exitConfig, err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Listen)
+	if err != nil {
+		return exit(exitRetry, fmt.Errorf("listening for SSH: %w", err))
+	}
+	active := s.authority.Generations()[0]
+	log.Info().Str("version", version.String()).Str("cluster", s.config.Cluster).
+		Stringer("address", listener.Addr()).Str("ca", active.Fingerprint()).Time("ca_not_after", active.Certificate.NotAfter).
+		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", ledger.Head().Seq).
+		Msg("listening")
+
+	background, stop := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		keep(background, log, cluster, ledger)
+	}()
+	defer func() { stop(); <-kept }()
+	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.limits().Command+5*time.Second)
+}
+
+// runUntilSignal serves until SIGTERM or SIGINT, then lets commands finish.
+func runUntilSignal(front *sshfront.Server, listener net.Listener, log zerolog.Logger, reload func(), grace time.Duration) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	served := make(chan error, 1)
+	go func() { served <- front.Serve(listener) }()
+	notify(log, daemon.SdNotifyReady)
+	for {
+		select {
+		case err := <-served:
+			return errors.Join(err, shutdown(front, grace))
+		case received := <-signals:
+			if received == syscall.SIGHUP {
+				reload()
+				continue
+			}
+			notify(log, daemon.SdNotifyStopping)
+			log.Info().Stringer("signal", received).Msg("stopping: commands may finish")
+			return errors.Join(shutdown(front, grace), <-served)
+		}
+	}
+}
+
+func shutdown(front *sshfront.Server, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := front.Shutdown(ctx); err != nil {
+		return fmt.Errorf("stopping: commands were cut off: %w", err)
+	}
+	return nil
+}
+
+// reload reads authorized_keys again; what does not parse changes nothing.
+func reload(log zerolog.Logger, desk *commands.Desk, path string) {
+	keys, err := authkeys.Load(path)
+	if err != nil {
+		log.Error().Err(err).Msg("authorized_keys does not parse: the keys from before stay")
+		return
+	}
+	desk.SetKeys(keys)
+	log.Info().Int("authorized_keys", keys.Len()).Msg("authorized_keys was read again")
+}
+
+// notify tells systemd (sd_notify(3)); without systemd it does nothing.
+func notify(log zerolog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn().Err(err).Msg("cannot tell systemd")
+	}
+}
+
+func logClose(log zerolog.Logger, what string, closeIt func() error) {
+	if err := closeIt(); err != nil {
+		log.Error().Err(err).Str("what", what).Msg("closing")
+	}
+}

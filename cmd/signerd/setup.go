@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/sshfront"
+	"github.com/signerd/signerd/signer"
+)
+
+// setup is everything that the configuration names, loaded.
+type setup struct {
+	config    *config.Config
+	identity  signer.Identity
+	authority *signer.Authority
+	hostKey   ssh.Signer
+	keys      *authkeys.Keys
+	trust     []byte // PEM
+}
+
+// load reads everything and changes nothing. The error lists all that is wrong.
+func load(path string, now time.Time) (*setup, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &setup{config: c, identity: signer.DefaultIdentity(c.Cluster)}
+	var problems *multierror.Error
+	check := func(err error) {
+		if err != nil {
+			problems = multierror.Append(problems, err)
+		}
+	}
+	if c.Identity != "" {
+		s.identity, err = signer.ParseIdentity(c.Identity)
+		check(err)
+	}
+	s.authority, err = signer.LoadAuthority(c.Authority, now)
+	check(err)
+	s.hostKey, err = sshfront.LoadHostKey(c.HostKey)
+	check(err)
+	s.keys, err = authkeys.Load(c.AuthorizedKeys)
+	check(err)
+	s.trust, err = loadTrust(c.Trust)
+	check(err)
+	return s, problems.ErrorOrNil()
+}
+
+// loadTrust reads further CAs to hand out, as PEM.
+func loadTrust(paths []string) ([]byte, error) {
+	var bundle bytes.Buffer
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading a trusted CA: %w", err)
+		}
+		certificates, err := signer.ParseCertificates(data)
+		if err != nil {
+			return nil, fmt.Errorf("reading a trusted CA: %s: %w", path, err)
+		}
+		for _, certificate := range certificates {
+			if !certificate.IsCA {
+				return nil, fmt.Errorf("reading a trusted CA: %s: %s is not a CA", path, certificate.Subject)
+			}
+			bundle.Write(signer.EncodeCertificate(certificate))
+		}
+	}
+	return bundle.Bytes(), nil
+}
+
+// roots gives the CAs by which signerd knows etcd.
+func (s *setup) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.authority.Bundle())
+	pool.AppendCertsFromPEM(s.trust)
+	return pool
+}
+
+// limits puts what the configuration sets over the defaults.
+func (s *setup) limits() sshfront.Limits {
+	l, c := sshfront.DefaultLimits(), s.config.Limits
+	l.Exempt, l.HealthChecks = c.Exempt, c.HealthChecks
+	for _, d := range []struct {
+		set time.Duration
+		to  *time.Duration
+	}{
+		{c.LoginGrace, &l.LoginGrace},
+		{c.ConnectionLife, &l.ConnectionLife},
+		{c.Idle, &l.Idle},
+		{c.Unused, &l.Unused},
+		{c.Exec, &l.Exec},
+		{c.Command, &l.Command},
+		{c.Linger, &l.Linger},
+	} {
+		if d.set != 0 {
+			*d.to = d.set
+		}
+	}
+	for _, n := range []struct {
+		set int
+		to  *int
+	}{
+		{c.Connections, &l.Connections},
+		{c.Unauthenticated, &l.Unauthenticated},
+		{c.PerSource, &l.PerSource},
+		{c.PerSourceUnauth, &l.PerSourceUnauth},
+		{c.PerSourcePerSecond, &l.PerSourceRate},
+		{c.Sessions, &l.Sessions},
+		{c.SessionsPerConnection, &l.SessionsInAll},
+		{c.RequestsPerSession, &l.RequestsInSession},
+	} {
+		if n.set != 0 {
+			*n.to = n.set
+		}
+	}
+	return l
+}

@@ -1,0 +1,39 @@
+// Package commands is what signerd does for its clients: one file a command.
+// It joins the signer, the cluster and the grants of authorized_keys, and holds
+// the one table of what a client may learn of an error.
+package commands
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+// Desk serves every command. It is an sshfront.Gate.
+type Desk struct {
+	signer  *signer.Signer
+	clients signer.Clients
+	cluster *peers.Cluster
+	trust   []byte // PEM, further CAs to hand out
+	keys    atomic.Pointer[authkeys.Keys]
+	now     func() time.Time
+}
+
+// New makes a Desk that nobody may log in to yet; SetKeys says who may.
+func New(s *signer.Signer, clients signer.Clients, cluster *peers.Cluster, trust []byte) *Desk {
+	d := &Desk{signer: s, clients: clients, cluster: cluster, trust: trust, now: time.Now}
+	d.keys.Store(&authkeys.Keys{})
+	return d
+}
+
+// SetKeys replaces the list of keys that may log in, for logins from now on.
+func (d *Desk) SetKeys(keys *authkeys.Keys) { d.keys.Store(keys) }
+
+// bundle gives the CA certificates to trust, PEM.
+func (d *Desk) bundle() []byte {
+	return slices.Concat(d.signer.Authority().Bundle(), d.trust)
+}

@@ -1,0 +1,38 @@
+package commands
+
+import (
+	"context"
+	"strings"
+
+	"github.com/signerd/signerd/internal/sshfront"
+	"github.com/signerd/signerd/internal/wire"
+	"github.com/signerd/signerd/peers"
+)
+
+func help(context.Context, *caller, wire.Command, sshfront.Stdin) (wire.Answer, error) {
+	return wire.Answer{Output: []byte(wire.UsageText)}, nil
+}
+
+func getCertificate(_ context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	return wire.Answer{Output: c.desk.bundle()}, nil
+}
+
+func getPeers(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	members, note, err := c.desk.cluster.Known(ctx)
+	if err != nil {
+		return wire.Answer{}, err
+	}
+	var lines strings.Builder
+	for _, url := range peers.ClientURLs(members) {
+		lines.WriteString(url + "\n")
+	}
+	return wire.Answer{Output: []byte(lines.String()), Note: note}, nil
+}
+
+func getTopology(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	topology, err := c.desk.cluster.Topology(ctx)
+	if err != nil {
+		return wire.Answer{}, err
+	}
+	return wire.Answer{Output: []byte(topology + "\n")}, nil
+}

@@ -1,0 +1,36 @@
+package commands
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/signerd/signerd/internal/sshfront"
+	"github.com/signerd/signerd/internal/wire"
+)
+
+// release ends the hold of a name. That nobody holds it is success, and said.
+func release(ctx context.Context, c *caller, command wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	text, err := c.release(ctx, command.Name)
+	return wire.Answer{Output: []byte(text + "\n")}, err
+}
+
+// remove takes a member out of etcd and releases its name.
+func remove(ctx context.Context, c *caller, command wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	if err := c.desk.cluster.Remove(ctx, command.Name); err != nil {
+		return wire.Answer{}, err
+	}
+	text, err := c.release(ctx, command.Name)
+	return wire.Answer{Output: []byte("removed " + command.Name + " from etcd; " + text + "\n")}, err
+}
+
+func (c *caller) release(ctx context.Context, name string) (string, error) {
+	held, err := c.desk.signer.Ledger().Release(ctx, c.desk.now(), name, c.asker())
+	if err != nil {
+		return "", err
+	}
+	if held == nil {
+		return fmt.Sprintf("nobody held %s", name), nil
+	}
+	return fmt.Sprintf("released %s, held until %s by the key %s", name, held.NotAfter.Format(time.RFC3339), held.Key), nil
+}

@@ -1,0 +1,75 @@
+package commands
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/signerd/signerd/signer"
+)
+
+// Self is signerd's own client certificate for etcd. It lives in memory, and is
+// made anew when a third of its life is left.
+type Self struct {
+	signer *signer.Signer
+	now    func() time.Time
+
+	mu      sync.Mutex
+	current *tls.Certificate
+}
+
+// NewSelf makes a Self; its first certificate comes with the first handshake.
+func NewSelf(s *signer.Signer) *Self { return &Self{signer: s, now: time.Now} }
+
+// Certificate gives the certificate for a handshake that begins now.
+func (s *Self) Certificate(ctx context.Context) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.current; c != nil {
+		life := c.Leaf.NotAfter.Sub(c.Leaf.NotBefore)
+		if c.Leaf.NotAfter.Sub(s.now()) > life/3 {
+			return c, nil
+		}
+	}
+	made, err := s.make(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("making signerd's own certificate: %w", err)
+	}
+	s.current = made
+	return made, nil
+}
+
+func (s *Self) make(ctx context.Context) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	public, err := signer.PublicKeyOf(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	chain, err := s.signer.Issue(ctx, s.now(), signer.Order{Subject: signer.SelfSubject(), Key: public})
+	if err != nil {
+		return nil, err
+	}
+	return pair(chain, key)
+}
+
+// pair joins a PEM chain and its key.
+func pair(chain []byte, key crypto.Signer) (*tls.Certificate, error) {
+	certificates, err := signer.ParseCertificates(chain)
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Certificate{PrivateKey: key, Leaf: certificates[0]}
+	for _, certificate := range certificates {
+		c.Certificate = append(c.Certificate, certificate.Raw)
+	}
+	return c, nil
+}

@@ -1,0 +1,256 @@
+// Package config reads signerd.yaml: few keys, strictly. A key that is unknown,
+// twice there or missing is an error; nothing is looked for elsewhere.
+// doc/signerd.yaml.5.md is the format's page.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/signerd/signerd/internal/wire"
+)
+
+// Config is a configuration that passed all checks which need no other file.
+// Paths are absolute.
+type Config struct {
+	Cluster        string
+	Listen         string
+	HostKey        string
+	AuthorizedKeys string
+	Authority      string
+	Ledger         string
+	Etcd           []string // client URLs
+	Clients        []wire.Glob
+	Identity       string // empty: the default
+	Trust          []string
+	SSHProfile     string
+	Retention      time.Duration
+	Limits         Limits
+}
+
+// Limits are the values of the limits section. Zero is what was not set, but
+// for PerNamePerHour.
+type Limits struct {
+	PerNamePerHour        *int           `yaml:"per_name_per_hour"`
+	PerSourcePerSecond    int            `yaml:"per_source_per_second"`
+	Exempt                []netip.Prefix `yaml:"exempt"`
+	HealthChecks          []netip.Prefix `yaml:"health_checks"`
+	LoginGrace            time.Duration  `yaml:"login_grace"`
+	ConnectionLife        time.Duration  `yaml:"connection_life"`
+	Idle                  time.Duration  `yaml:"idle"`
+	Unused                time.Duration  `yaml:"unused"`
+	Exec                  time.Duration  `yaml:"exec"`
+	Command               time.Duration  `yaml:"command"`
+	Linger                time.Duration  `yaml:"linger"`
+	Connections           int            `yaml:"connections"`
+	Unauthenticated       int            `yaml:"unauthenticated"`
+	PerSource             int            `yaml:"per_source"`
+	PerSourceUnauth       int            `yaml:"per_source_unauthenticated"`
+	Sessions              int            `yaml:"sessions"`
+	SessionsPerConnection int            `yaml:"sessions_per_connection"`
+	RequestsPerSession    int            `yaml:"requests_per_session"`
+}
+
+// Defaults of what may be left out.
+const (
+	DefaultPath           = "/etc/signerd/signerd.yaml"
+	defaultClients        = "kubemaster-*"
+	defaultSSHProfile     = "compatible"
+	defaultRetention      = "400d"
+	defaultPerNamePerHour = 60
+)
+
+// minRetention keeps a member's last line longer than its certificate: the
+// line is how an expired member comes back.
+const minRetention = 60 * 24 * time.Hour
+
+// file is signerd.yaml as it is written.
+type file struct {
+	Cluster        string   `yaml:"cluster"`
+	Listen         string   `yaml:"listen"`
+	HostKey        string   `yaml:"host_key"`
+	AuthorizedKeys string   `yaml:"authorized_keys"`
+	Authority      string   `yaml:"authority"`
+	Ledger         string   `yaml:"ledger"`
+	Etcd           []string `yaml:"etcd"`
+	Clients        []string `yaml:"clients"`
+	Identity       string   `yaml:"identity"`
+	Trust          []string `yaml:"trust"`
+	SSHProfile     string   `yaml:"ssh_profile"`
+	Retention      string   `yaml:"retention"`
+	Limits         Limits   `yaml:"limits"`
+}
+
+// Load reads the configuration at path. Relative paths in it are taken from the
+// directory that it is in. The error lists everything that is wrong.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads a configuration's content; path stands for it in errors.
+func Parse(path string, data []byte) (*Config, error) {
+	f := file{
+		Clients:    []string{defaultClients},
+		SSHProfile: defaultSSHProfile,
+		Retention:  defaultRetention,
+	}
+	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
+	}
+	base, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	r := reader{base: base}
+	c := r.read(f)
+	if err := r.problems.ErrorOrNil(); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// located puts file and line before each of YAML's complaints.
+func located(path string, err error) error {
+	list, ok := errors.AsType[*yaml.LoadErrors](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	var problems *multierror.Error
+	for _, e := range list.Errors {
+		problems = multierror.Append(problems, fmt.Errorf("%s:%d: %v", path, e.Mark.Line, e.Message))
+	}
+	return problems.ErrorOrNil()
+}
+
+// reader turns what is written into what is meant, and collects what is wrong.
+type reader struct {
+	base     string
+	problems *multierror.Error
+}
+
+func (r *reader) problem(format string, args ...any) {
+	r.problems = multierror.Append(r.problems, fmt.Errorf(format, args...))
+}
+
+func (r *reader) read(f file) *Config {
+	c := &Config{
+		Listen:         f.Listen,
+		HostKey:        r.path("host_key", f.HostKey),
+		AuthorizedKeys: r.path("authorized_keys", f.AuthorizedKeys),
+		Authority:      r.path("authority", f.Authority),
+		Ledger:         r.path("ledger", f.Ledger),
+		Identity:       f.Identity,
+		SSHProfile:     f.SSHProfile,
+		Limits:         f.Limits,
+	}
+	var err error
+	if c.Cluster, err = wire.ParseClusterID(f.Cluster); err != nil {
+		r.problem("cluster: %w", err)
+	}
+	if _, _, err := net.SplitHostPort(f.Listen); err != nil {
+		r.problem("listen: %q is not of the form host:port or :port", f.Listen)
+	}
+	for _, endpoint := range f.Etcd {
+		r.endpoint(endpoint)
+	}
+	if c.Etcd = f.Etcd; len(f.Etcd) == 0 {
+		r.problem("etcd: the client URL of a member is missing")
+	}
+	for _, pattern := range f.Clients {
+		glob, err := wire.ParseGlob(pattern)
+		if err != nil {
+			r.problem("clients: %w", err)
+		}
+		c.Clients = append(c.Clients, glob)
+	}
+	for _, path := range f.Trust {
+		c.Trust = append(c.Trust, r.path("trust", path))
+	}
+	if c.Retention, err = parseDays(f.Retention); err != nil || c.Retention < minRetention {
+		r.problem("retention: %q is not a number of days like 400d, of at least %s", f.Retention, formatDays(minRetention))
+	}
+	r.limits(&c.Limits)
+	return c
+}
+
+func (r *reader) path(key, value string) string {
+	if value == "" {
+		r.problem("%s: the path is missing", key)
+		return ""
+	}
+	if filepath.IsAbs(value) {
+		return filepath.Clean(value)
+	}
+	return filepath.Join(r.base, value)
+}
+
+func (r *reader) endpoint(endpoint string) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		r.problem("etcd: %q is not of the form https://host:port", endpoint)
+	}
+}
+
+func (r *reader) limits(l *Limits) {
+	if l.PerNamePerHour == nil {
+		n := defaultPerNamePerHour
+		l.PerNamePerHour = &n
+	}
+	for key, value := range map[string]int64{
+		"per_name_per_hour":          int64(*l.PerNamePerHour),
+		"per_source_per_second":      int64(l.PerSourcePerSecond),
+		"login_grace":                int64(l.LoginGrace),
+		"connection_life":            int64(l.ConnectionLife),
+		"idle":                       int64(l.Idle),
+		"unused":                     int64(l.Unused),
+		"exec":                       int64(l.Exec),
+		"command":                    int64(l.Command),
+		"linger":                     int64(l.Linger),
+		"connections":                int64(l.Connections),
+		"unauthenticated":            int64(l.Unauthenticated),
+		"per_source":                 int64(l.PerSource),
+		"per_source_unauthenticated": int64(l.PerSourceUnauth),
+		"sessions":                   int64(l.Sessions),
+		"sessions_per_connection":    int64(l.SessionsPerConnection),
+		"requests_per_session":       int64(l.RequestsPerSession),
+	} {
+		if value < 0 {
+			r.problem("limits: %s is negative", key)
+		}
+	}
+	for _, network := range slices.Concat(l.Exempt, l.HealthChecks) {
+		if network != network.Masked() {
+			r.problem("limits: %s has bits behind the mask; the network is %s", network, network.Masked())
+		}
+	}
+}
+
+// parseDays reads a number of days, "400d".
+func parseDays(s string) (time.Duration, error) {
+	number, ok := strings.CutSuffix(s, "d")
+	days, err := strconv.ParseUint(number, 10, 16)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("%q is not a number of days", s)
+	}
+	return time.Duration(days) * 24 * time.Hour, nil
+}
+
+func formatDays(d time.Duration) string {
+	return strconv.FormatInt(int64(d/(24*time.Hour)), 10) + "d"
+}

@@ -1,0 +1,111 @@
+// Package durable reads and writes the files that must survive: after a crash
+// or a power cut at any point a path holds the old content or the new one,
+// whole, with the mode it was given, and the directory knows it.
+//
+// It is used instead of renameio.WriteFile, which keeps an existing file's
+// mode, may stage a key in $TMPDIR, and leaves the directory unsynced.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+// Replace puts data at path, whatever was there before, with exactly mode.
+func Replace(path string, data []byte, mode fs.FileMode) error {
+	staged, err := stage(path, data, mode)
+	if err != nil {
+		return err
+	}
+	defer staged.Cleanup() //nolint:errcheck // after success there is nothing to clean up
+	if err := staged.CloseAtomicallyReplace(); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// Create puts data at path with exactly mode. If something is there already it
+// changes nothing and returns an error that is fs.ErrExist.
+func Create(path string, data []byte, mode fs.FileMode) error {
+	staged, err := stage(path, data, mode)
+	if err != nil {
+		return err
+	}
+	defer staged.Cleanup() //nolint:errcheck // removes the staged name; the file stays under path
+	if err := staged.Sync(); err != nil {
+		return err
+	}
+	if err := os.Link(staged.Name(), path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+func stage(path string, data []byte, mode fs.FileMode) (*renameio.PendingFile, error) {
+	staged, err := renameio.NewPendingFile(path,
+		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := staged.Write(data); err != nil {
+		return nil, errors.Join(err, staged.Cleanup())
+	}
+	return staged, nil
+}
+
+// Symlink makes path a symbolic link to target, whatever was there before.
+func Symlink(target, path string) error {
+	if err := renameio.Symlink(target, path); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// CreateDir makes the directory path, mode 0700, with the files that fill puts
+// into it: all of them or no directory. If path is there already, and is not
+// an empty directory, it changes nothing and returns an error that is
+// fs.ErrExist. What an interrupted CreateDir left beside path is swept away:
+// nobody has seen it.
+func CreateDir(path string, fill func(staging string) error) error {
+	if entries, err := os.ReadDir(path); err == nil && len(entries) > 0 {
+		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	staging := filepath.Clean(path) + ".partial"
+	if err := os.RemoveAll(staging); err != nil {
+		return err
+	}
+	if err := os.Mkdir(staging, 0o700); err != nil {
+		return err
+	}
+	if err := fill(staging); err != nil {
+		return errors.Join(err, os.RemoveAll(staging))
+	}
+	if err := SyncDir(staging); err != nil {
+		return errors.Join(err, os.RemoveAll(staging))
+	}
+	// rename(2) replaces an empty directory and no other.
+	if err := os.Rename(staging, path); err != nil {
+		return errors.Join(err, os.RemoveAll(staging))
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes the names in a directory durable: fsync(2) of a file does not
+// reach the directory that holds its name.
+func SyncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if err := dir.Sync(); err != nil {
+		return errors.Join(fmt.Errorf("syncing directory %s: %w", path, err), dir.Close())
+	}
+	return dir.Close()
+}

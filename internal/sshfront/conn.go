@@ -1,0 +1,141 @@
+package sshfront
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// conn is a client's connection with all its deadlines: it ends when it was
+// idle, when login took too long, when it was logged in and unused, and when
+// its life is over, whatever the layers above do. It also counts its sessions.
+type conn struct {
+	net.Conn
+	limits Limits
+	source netip.Addr
+	ticket *ticket
+	raw    syscall.RawConn // nil: not a TCP connection
+	begun  time.Time
+
+	mu       sync.Mutex
+	hard     time.Time // absolute
+	read     bool      // a byte came
+	login    bool
+	sessions int // open now, until the client has closed them
+	opened   int // ever
+	draining bool
+	unused   *time.Timer
+}
+
+func newConn(c net.Conn, source netip.Addr, ticket *ticket, limits Limits) *conn {
+	now := time.Now()
+	wrapped := &conn{Conn: c, limits: limits, source: source, ticket: ticket, begun: now, hard: now.Add(limits.LoginGrace)}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		wrapped.raw, _ = tcp.SyscallConn()
+	}
+	return wrapped
+}
+
+// Read and Write arm the deadline anew each time.
+func (c *conn) Read(p []byte) (int, error) {
+	if err := c.arm(); err != nil {
+		return 0, err
+	}
+	if c.raw != nil {
+		quickAck(c.raw)
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.mu.Lock()
+		c.read = true
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.arm(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *conn) arm() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	deadline := time.Now().Add(c.limits.Idle)
+	if c.hard.Before(deadline) {
+		deadline = c.hard
+	}
+	return c.Conn.SetDeadline(deadline)
+}
+
+// SetDeadline does nothing: gliderlabs/ssh sets one before each Read and
+// Write, and would erase ours.
+func (c *conn) SetDeadline(time.Time) error { return nil }
+
+// loggedIn replaces the deadline for login, under which the reader may already
+// be blocked, by that of the connection's life.
+func (c *conn) loggedIn() {
+	c.mu.Lock()
+	c.login = true
+	c.hard = c.begun.Add(c.limits.ConnectionLife)
+	c.unused = time.AfterFunc(c.limits.Unused, func() { c.Close() }) //nolint:errcheck // nobody to tell
+	c.mu.Unlock()
+	_ = c.arm() // the next Read arms it too
+}
+
+// silent says whether the client went away before it sent anything.
+func (c *conn) silent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.read
+}
+
+// openSession counts a session in, if the limits let it.
+func (c *conn) openSession() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.login || c.draining || c.sessions >= c.limits.Sessions || c.opened >= c.limits.SessionsInAll {
+		return false
+	}
+	c.sessions++
+	c.opened++
+	c.unused.Stop()
+	return true
+}
+
+// closeSession counts it out.
+func (c *conn) closeSession() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sessions--
+	if c.sessions > 0 {
+		return
+	}
+	c.unused.Reset(c.limits.Unused)
+	if c.draining {
+		c.Close() //nolint:errcheck // nobody to tell
+	}
+}
+
+// drain lets the sessions there are end, and no new one begin.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.draining = true
+	if c.sessions == 0 {
+		c.Close() //nolint:errcheck // nobody to tell
+	}
+}
+
+// ended stops what would outlive the connection.
+func (c *conn) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unused != nil {
+		c.unused.Stop()
+	}
+}

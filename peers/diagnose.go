@@ -1,0 +1,65 @@
+package peers
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+)
+
+// diagnoseTimeout bounds the look at each endpoint.
+const diagnoseTimeout = time.Second
+
+// diagnose connects to each endpoint by hand and gives what goes wrong, in
+// TLS's own words; nil if nothing does.
+func (c *Cluster) diagnose(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diagnoseTimeout)
+	defer cancel()
+	endpoints := c.client.Endpoints()
+	reasons := make([]error, len(endpoints))
+	var group sync.WaitGroup
+	for i, endpoint := range endpoints {
+		group.Go(func() {
+			if err := c.probe(ctx, endpoint); err != nil {
+				reasons[i] = fmt.Errorf("%s: %w", endpoint, err)
+			}
+		})
+	}
+	group.Wait()
+	return errors.Join(reasons...)
+}
+
+func (c *Cluster) probe(ctx context.Context, endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return err
+	}
+	config := c.tls.Clone()
+	config.NextProtos = []string{"h2"}
+	dialer := tls.Dialer{Config: config}
+	conn, err := dialer.DialContext(ctx, "tcp", hostPort(u))
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing was written
+	// In TLS 1.3 a server refuses our certificate only after the handshake.
+	if err := conn.SetReadDeadline(time.Now().Add(diagnoseTimeout / 4)); err != nil {
+		return err
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+func hostPort(u *url.URL) string {
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return u.Host
+}

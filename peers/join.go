@@ -1,0 +1,299 @@
+package peers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/signerd/signerd/internal/wire"
+)
+
+// maxVoters is the most that etcd's documentation recommends; more make writes
+// slower and nothing safer.
+const maxVoters = 7
+
+// peerPort is where members listen to each other.
+const peerPort = "2380"
+
+// joinPrefix is where the intents are in etcd: which member is to join, from
+// before it is added until it votes.
+const joinPrefix = "/signerd/join/"
+
+// intent is one member on its way in.
+type intent struct {
+	Version int       `json:"version"`
+	Name    string    `json:"name"`
+	PeerURL string    `json:"peer_url"`
+	Since   time.Time `json:"since"`
+}
+
+const intentVersion = 1
+
+// PeerURL gives the URL at which the other members dial a member.
+func PeerURL(address wire.Address) string {
+	return "https://" + net.JoinHostPort(address.String(), peerPort)
+}
+
+// Register lets etcd know a member by its name and addresses, of which the
+// first is the one that the others dial. A new member is added as a learner,
+// which cannot cost the cluster its quorum, after its intent was written down.
+// A voter with other addresses moves to the new ones, if source is among them.
+// What is so already is left alone. The error wraps ErrAway, ErrBusy or
+// ErrTaken.
+func (c *Cluster) Register(ctx context.Context, now time.Time, name string, addresses []wire.Address, source netip.Addr) error {
+	c.changes.Lock()
+	defer c.changes.Unlock()
+	members, err := c.Members(ctx)
+	if err != nil {
+		return err
+	}
+	intents, err := c.intents(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		if nameOf(m, intents) == name {
+			continue
+		}
+		for _, address := range addresses {
+			if m.uses(address) {
+				return fmt.Errorf("%w: %s is the address of another member, %s", ErrTaken, address, orUnnamed(nameOf(m, intents)))
+			}
+		}
+	}
+	for _, m := range members {
+		if nameOf(m, intents) == name {
+			return c.move(ctx, m, name, addresses, source)
+		}
+	}
+	return c.add(ctx, intent{intentVersion, name, PeerURL(addresses[0]), now.UTC()}, members, intents)
+}
+
+// add registers a new learner.
+func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, intents []intent) error {
+	for _, m := range members {
+		if m.Learner {
+			return fmt.Errorf("%w: %s is joining, and members join one at a time; try again when it votes", ErrBusy, orUnnamed(nameOf(m, intents)))
+		}
+	}
+	if len(members) >= maxVoters {
+		return fmt.Errorf("%w: the cluster has %d members, and more than %d only make it slower; remove one first", ErrBusy, len(members), maxVoters)
+	}
+	if err := c.putIntent(ctx, wanted); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	response, err := c.client.MemberAddAsLearner(ctx, []string{wanted.PeerURL})
+	if err != nil {
+		return c.unchanged(ctx, "adding "+wanted.Name, err)
+	}
+	c.remember(membersOf(response.Members))
+	return nil
+}
+
+// move gives a member that asks with other addresses its new peer URL.
+func (c *Cluster) move(ctx context.Context, m Member, name string, addresses []wire.Address, source netip.Addr) error {
+	url := PeerURL(addresses[0])
+	if slices.Equal(m.PeerURLs, []string{url}) {
+		return nil
+	}
+	switch {
+	case m.Learner:
+		// Before etcd 3.5.31, 3.6.12 and 3.7.0 an update made a learner a voter.
+		return fmt.Errorf("%w: %s is still joining with the address %s; remove it before it joins with another",
+			ErrTaken, name, strings.Join(m.PeerURLs, ","))
+	case !slices.Contains(addresses, wire.AddressFrom(source)):
+		return fmt.Errorf("%w: a member moves to another address only from there; this request came from %s", ErrTaken, source)
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	if _, err := c.client.MemberUpdate(ctx, m.ID, []string{url}); err != nil {
+		return c.unchanged(ctx, "moving "+name, err)
+	}
+	return nil
+}
+
+// Remove takes a member out of the cluster, whether it has started or not, and
+// forgets its intent. That nobody of that name is there is success. The error
+// wraps ErrAway or ErrBusy.
+func (c *Cluster) Remove(ctx context.Context, name string) error {
+	c.changes.Lock()
+	defer c.changes.Unlock()
+	members, err := c.Members(ctx)
+	if err != nil {
+		return err
+	}
+	intents, err := c.intents(ctx)
+	if err != nil {
+		return err
+	}
+	voters := 0
+	for _, m := range members {
+		if !m.Learner {
+			voters++
+		}
+	}
+	for _, m := range members {
+		if nameOf(m, intents) != name {
+			continue
+		}
+		if voters == 1 && !m.Learner {
+			return fmt.Errorf("%w: %s is the last member that votes; without it there is no cluster", ErrBusy, name)
+		}
+		if err := c.removeMember(ctx, m.ID, name); err != nil {
+			return err
+		}
+	}
+	return c.deleteIntent(ctx, name)
+}
+
+func (c *Cluster) removeMember(ctx context.Context, id uint64, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	if _, err := c.client.MemberRemove(ctx, id); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+		return c.unchanged(ctx, "removing "+name, err)
+	}
+	return nil
+}
+
+// Promote lets every learner vote that was registered here, has started and is
+// in sync, while all voters are healthy, and gives their names. joining says
+// whether any is left. The error wraps ErrAway.
+func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining bool, err error) {
+	c.changes.Lock()
+	defer c.changes.Unlock()
+	intents, err := c.intents(ctx)
+	if err != nil || len(intents) == 0 {
+		return nil, false, err
+	}
+	members, err := c.Members(ctx)
+	if err != nil {
+		return nil, true, err
+	}
+	ready := c.allVotersHealthy(ctx, members)
+	for _, m := range members {
+		name := nameOf(m, intents)
+		if !slices.ContainsFunc(intents, func(i intent) bool { return i.Name == name }) {
+			continue
+		}
+		switch {
+		case !m.Learner:
+			// It votes: an earlier pass promoted it.
+			if err := c.deleteIntent(ctx, name); err != nil {
+				return promoted, true, err
+			}
+		case m.Started() && ready && c.promote(ctx, m.ID):
+			promoted = append(promoted, name)
+			joining = true // until the next pass has seen it vote
+		default:
+			joining = true
+		}
+	}
+	return promoted, joining, nil
+}
+
+func (c *Cluster) allVotersHealthy(ctx context.Context, members []Member) bool {
+	voters := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Learner })
+	for _, healthy := range c.Healthy(ctx, voters) {
+		if !healthy {
+			return false
+		}
+	}
+	return len(voters) < maxVoters
+}
+
+// promote says whether etcd took the learner as a voter. That it is not in
+// sync yet is the usual reason why not.
+func (c *Cluster) promote(ctx context.Context, id uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	_, err := c.client.MemberPromote(ctx, id)
+	return err == nil
+}
+
+// unchanged explains why etcd did not change its membership.
+func (c *Cluster) unchanged(ctx context.Context, doing string, err error) error {
+	for reason, text := range map[error]string{
+		rpctypes.ErrUnhealthy:              "a member is unhealthy or was restarted in the last seconds",
+		rpctypes.ErrMemberNotEnoughStarted: "too few members are running",
+		rpctypes.ErrTooManyLearners:        "another member is joining",
+		rpctypes.ErrMemberNotFound:         "a member with this address was removed just now",
+		rpctypes.ErrMemberExist:            "etcd is still adding it",
+		rpctypes.ErrPeerURLExist:           "another member has this peer address",
+	} {
+		if errors.Is(err, reason) {
+			return fmt.Errorf("%w: %s: %s; try again", ErrBusy, doing, text)
+		}
+	}
+	return c.away(ctx, doing, err)
+}
+
+// nameOf gives a member's name, from its intent until it has started.
+func nameOf(m Member, intents []intent) string {
+	if m.Started() {
+		return m.Name
+	}
+	for _, i := range intents {
+		if slices.Contains(m.PeerURLs, i.PeerURL) {
+			return i.Name
+		}
+	}
+	return ""
+}
+
+func orUnnamed(name string) string {
+	if name == "" {
+		return "one that has not started"
+	}
+	return name
+}
+
+func (c *Cluster) intents(ctx context.Context) ([]intent, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	response, err := c.client.Get(ctx, joinPrefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, c.away(ctx, "reading who is joining", err)
+	}
+	var intents []intent
+	for _, kv := range response.Kvs {
+		var i intent
+		if err := json.Unmarshal(kv.Value, &i); err != nil || i.Version != intentVersion {
+			return nil, fmt.Errorf("%w: etcd's key %s is not an intent of version %d; delete it if no member is joining", ErrAway, kv.Key, intentVersion)
+		}
+		intents = append(intents, i)
+	}
+	return intents, nil
+}
+
+func (c *Cluster) putIntent(ctx context.Context, i intent) error {
+	value, err := json.Marshal(i)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	if _, err := c.client.Put(ctx, joinPrefix+i.Name, string(value)); err != nil {
+		return c.away(ctx, "recording that "+i.Name+" joins", err)
+	}
+	return nil
+}
+
+func (c *Cluster) deleteIntent(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	if _, err := c.client.Delete(ctx, joinPrefix+name); err != nil {
+		return c.away(ctx, "forgetting that "+name+" joins", err)
+	}
+	return nil
+}

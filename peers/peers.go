@@ -1,0 +1,143 @@
+// Package peers is the etcd cluster as signerd sees it: who its members are,
+// how one joins and leaves, and a place to keep a few facts. It is the only
+// package that imports etcd's client.
+//
+// It does not log and does not retry what changes something: callers do, after
+// they have asked again what is so.
+package peers
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// The classes of failure that callers tell apart. The text of an error that
+// wraps ErrBusy or ErrTaken may be shown to the client.
+var (
+	// ErrAway is wrapped when etcd does not answer, or not to us.
+	ErrAway = errors.New("etcd is away")
+	// ErrBusy is wrapped when etcd's membership cannot change just now.
+	ErrBusy = errors.New("not now")
+	// ErrTaken is wrapped when a name or an address belongs to another member.
+	ErrTaken = errors.New("denied")
+)
+
+// Credentials are how signerd proves to etcd who it is, and by what it knows
+// etcd.
+type Credentials struct {
+	Roots *x509.CertPool
+	// Certificate gives the client certificate for a handshake that begins now.
+	Certificate func(context.Context) (*tls.Certificate, error)
+}
+
+// Cluster is a connection to an etcd cluster that finds its members and comes
+// back by itself. Its methods may be called from any goroutine.
+type Cluster struct {
+	client     *clientv3.Client
+	configured []string
+	tls        *tls.Config
+
+	changes sync.Mutex // one change of the membership at a time
+
+	mu   sync.Mutex
+	last []Member // the last list that etcd gave
+}
+
+// Time limits of a question to etcd. Two in a row stay below the five seconds
+// that a client may wait for get-peers.
+const (
+	askTimeout    = 1500 * time.Millisecond
+	changeTimeout = 5 * time.Second
+)
+
+// Connect makes a Cluster from the client URLs of some members. It does not
+// wait for etcd: what is wrong shows with the first question.
+func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		RootCAs:    credentials.Roots,
+		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return credentials.Certificate(request.Context())
+		},
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:            endpoints,
+		TLS:                  config,
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 3 * time.Second,
+		Logger:               zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			// etcd that comes back is found again soon.
+			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		})},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the connection to etcd: %w", err)
+	}
+	return &Cluster{client: client, configured: endpoints, tls: config}, nil
+}
+
+// Close ends all connections.
+func (c *Cluster) Close() error { return c.client.Close() }
+
+// away turns an error of etcd's client into one that says what is really
+// wrong: the client itself reports a refused certificate as a deadline.
+func (c *Cluster) away(ctx context.Context, doing string, err error) error {
+	if code := status.Code(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
+		return fmt.Errorf("%w: %s: %v: with authentication on, etcd must know signerd: etcdctl user add signerd --no-password; etcdctl user grant-role signerd root",
+			ErrAway, doing, err)
+	}
+	if reasons := c.diagnose(ctx); reasons != nil {
+		return fmt.Errorf("%w: %s: %v", ErrAway, doing, reasons)
+	}
+	return fmt.Errorf("%w: %s: %v", ErrAway, doing, err)
+}
+
+// remember keeps a list for when etcd is away, and turns to the members in it.
+func (c *Cluster) remember(members []Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	endpoints := slices.Clone(c.configured)
+	for _, m := range members {
+		for _, url := range m.ClientURLs {
+			if !m.Learner && !slices.Contains(endpoints, url) {
+				endpoints = append(endpoints, url)
+			}
+		}
+	}
+	if !slices.Equal(endpoints, c.client.Endpoints()) {
+		c.client.SetEndpoints(endpoints...)
+	}
+	c.last = members
+}
+
+func (c *Cluster) remembered() []Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// Names gives the names of the members as etcd listed them last.
+func (c *Cluster) Names() []string {
+	var names []string
+	for _, m := range c.remembered() {
+		if m.Started() {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}

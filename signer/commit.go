@@ -1,0 +1,114 @@
+package signer
+
+import (
+	"fmt"
+	"time"
+)
+
+// write is the only goroutine that writes: it takes whatever waits, as one
+// batch, so that requests that come together share one fsync.
+func (l *Ledger) write() {
+	defer close(l.done)
+	for first := range l.queue {
+		batch := []*pending{first}
+	gather:
+		for len(batch) < maxBatch {
+			select {
+			case p, open := <-l.queue:
+				if !open {
+					break gather
+				}
+				batch = append(batch, p)
+			default:
+				break gather
+			}
+		}
+		l.commit(batch)
+	}
+}
+
+// commit decides each line of a batch in turn, each seeing those before it,
+// and puts those that pass on disk with one mark at their end. Either all of
+// them count or none does.
+func (l *Ledger) commit(batch []*pending) {
+	l.mu.Lock()
+	var (
+		accepted []*pending
+		undo     []func()
+		lines    []byte
+		latest   time.Time
+		head     = l.head
+		space    = l.file.reserve()
+	)
+	for _, p := range batch {
+		err := l.decide(p, space)
+		if err == nil {
+			lines, err = head.append(lines, p.entry)
+		}
+		if err != nil {
+			p.reply(err)
+			continue
+		}
+		accepted = append(accepted, p)
+		undo = append(undo, l.holds.apply(p.entry))
+		if p.entry.Time.After(latest) {
+			latest = p.entry.Time
+		}
+	}
+	l.mu.Unlock()
+	if len(accepted) == 0 {
+		return
+	}
+	lines, err := head.append(lines, Entry{Event: committed, Time: latest})
+	if err == nil {
+		err = l.file.append(lines, latest)
+	}
+	l.mu.Lock()
+	if err == nil {
+		l.head = head
+		l.tidy(latest)
+	} else {
+		err = fmt.Errorf("%w: %w", ErrUnrecorded, err)
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}
+	l.mu.Unlock()
+	for _, p := range accepted {
+		p.reply(err)
+	}
+}
+
+// decide says whether a line may be written. Without the reserve of disk space
+// nothing is issued, so that what ends a hold or voids a certificate can still
+// be recorded.
+func (l *Ledger) decide(p *pending, space error) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if p.entry.Event != Issued || p.entry.Profile == self.name {
+		return nil
+	}
+	if space != nil {
+		return fmt.Errorf("%w: %w", ErrUnrecorded, space)
+	}
+	return l.holds.check(p.entry, p.claim)
+}
+
+func (p *pending) reply(err error) {
+	if p.answer != nil {
+		p.answer <- err
+	}
+}
+
+// tidy forgets what no longer matters, once for every file that is begun.
+func (l *Ledger) tidy(now time.Time) {
+	if !l.file.begun {
+		return
+	}
+	l.file.begun = false
+	l.holds.sweep(now)
+	if l.options.Retention > 0 {
+		l.file.prune(now.Add(-l.options.Retention))
+	}
+}

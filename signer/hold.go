@@ -1,0 +1,155 @@
+package signer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/signerd/signerd/internal/wire"
+)
+
+// Claim is by what right a request takes a name.
+type Claim int
+
+const (
+	// Ask takes a name that is free, or held by the same key.
+	Ask Claim = iota
+	// Renew repeats what the same key holds, with the same addresses. It is
+	// what the key of a live certificate may do by itself.
+	Renew
+	// Supersede takes the name from whatever key holds it.
+	Supersede
+)
+
+// Hold is a name in the hands of a certificate key, by the last certificate
+// that was issued for it.
+type Hold struct {
+	Name      string
+	Profile   string
+	Addresses []wire.Address
+	Key       string // fingerprint of the certificate's key
+	Serial    string
+	NotAfter  time.Time // the latest of the key's certificates for the name
+}
+
+// live says whether a certificate of the hold is still valid.
+func (h *Hold) live(now time.Time) bool { return h != nil && !now.After(h.NotAfter) }
+
+// admits says whether the hold's key is a way in at now: a client's while its
+// certificate lives, a member's until the hold is ended, so that a cluster
+// whose certificates all expired comes back.
+func (h *Hold) admits(now time.Time) bool {
+	return h.live(now) || h != nil && h.Profile == member.name
+}
+
+// repeats says whether an issue asks again for what the hold has.
+func (h *Hold) repeats(e Entry) bool {
+	return h.Key == e.Key && h.Profile == e.Profile && slices.Equal(h.Addresses, e.Addresses)
+}
+
+// holds is the state that the lines of a ledger add up to: who holds what
+// name, and how often each was asked for lately.
+type holds struct {
+	perHour int // bounds the certificates for one name in an hour; 0: no bound
+	byName  map[string]*nameState
+	byKey   map[string][]string // key fingerprint to names held
+}
+
+type nameState struct {
+	hold     *Hold       // nil: released
+	previous *Hold       // before the last issue, for its void
+	recent   []time.Time // the last issues, at most perHour of them
+}
+
+func newHolds(perHour int) *holds {
+	return &holds{perHour: perHour, byName: map[string]*nameState{}, byKey: map[string][]string{}}
+}
+
+// perNameWindow is the time over which certificates for a name are counted.
+const perNameWindow = time.Hour
+
+// check says whether an issue may take its name at its time.
+func (h *holds) check(e Entry, claim Claim) error {
+	s := h.byName[e.Name]
+	if s == nil {
+		s = &nameState{}
+	}
+	switch {
+	case claim == Renew && (!s.hold.admits(e.Time) || !s.hold.repeats(e)):
+		return fmt.Errorf("%w: this key no longer holds %s; ask with a key that is in authorized_keys", ErrHeld, e.Name)
+	case claim == Ask && s.hold.live(e.Time) && s.hold.Key != e.Key:
+		return fmt.Errorf("%w: %s is held by another key until %s: use that key, wait, or have it released (release %s)",
+			ErrHeld, e.Name, s.hold.NotAfter.Format(time.RFC3339), e.Name)
+	}
+	if h.perHour > 0 && len(s.recent) == h.perHour && s.recent[0].After(e.Time.Add(-perNameWindow)) {
+		return fmt.Errorf("%w: %s got %d certificates in the last hour; the next one at %s",
+			ErrRetry, e.Name, h.perHour, s.recent[0].Add(perNameWindow).Format(time.RFC3339))
+	}
+	return nil
+}
+
+// apply adds one line. What it gives undoes it.
+func (h *holds) apply(e Entry) (undo func()) {
+	if e.Name == "" || e.Profile == self.name {
+		return func() {}
+	}
+	before, known := h.byName[e.Name]
+	after := &nameState{}
+	if known {
+		*after = *before
+	}
+	switch e.Event {
+	case Issued:
+		after.issue(e)
+		after.recent = append(slices.Clone(after.recent), e.Time)
+		after.recent = after.recent[max(0, len(after.recent)-h.perHour):]
+	case Voided:
+		if after.hold != nil && after.hold.Serial == e.Serial {
+			after.hold = after.previous
+		}
+	case Released:
+		after.hold, after.previous = nil, nil
+	}
+	h.set(e.Name, after)
+	return func() {
+		if !known {
+			before = &nameState{}
+		}
+		h.set(e.Name, before)
+	}
+}
+
+func (s *nameState) issue(e Entry) {
+	hold := &Hold{e.Name, e.Profile, e.Addresses, e.Key, e.Serial, e.NotAfter}
+	// A clock that went back must not shorten what is out already.
+	if s.hold != nil && s.hold.Key == e.Key && s.hold.NotAfter.After(e.NotAfter) {
+		hold.NotAfter = s.hold.NotAfter
+	}
+	s.previous, s.hold = s.hold, hold
+}
+
+// set replaces a name's state and keeps byKey with it.
+func (h *holds) set(name string, s *nameState) {
+	if old := h.byName[name]; old != nil && old.hold != nil {
+		names := slices.DeleteFunc(slices.Clone(h.byKey[old.hold.Key]), func(n string) bool { return n == name })
+		if h.byKey[old.hold.Key] = names; len(names) == 0 {
+			delete(h.byKey, old.hold.Key)
+		}
+	}
+	h.byName[name] = s
+	if s.hold != nil {
+		h.byKey[s.hold.Key] = append(slices.Clone(h.byKey[s.hold.Key]), name)
+	}
+}
+
+// sweep forgets names that nobody holds and nobody asked for lately, so that
+// memory follows the living.
+func (h *holds) sweep(now time.Time) {
+	for name, s := range h.byName {
+		lately := len(s.recent) > 0 && s.recent[len(s.recent)-1].After(now.Add(-perNameWindow))
+		if !s.hold.admits(now) && !lately {
+			h.set(name, &nameState{})
+			delete(h.byName, name)
+		}
+	}
+}

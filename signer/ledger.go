@@ -1,0 +1,185 @@
+package signer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/signerd/signerd/internal/durable"
+)
+
+// LedgerOptions bound a ledger.
+type LedgerOptions struct {
+	PerNamePerHour int           // certificates for one name; 0: no limit
+	Retention      time.Duration // how long files are kept; 0: for ever
+}
+
+// Ledger is the append-only record of what was issued, and of who holds what
+// name by it. Its methods may be called from any goroutine.
+type Ledger struct {
+	dir     string
+	options LedgerOptions
+	unlock  func() error
+	queue   chan *pending
+	done    chan struct{} // closed when the writer has ended
+
+	mu    sync.RWMutex // guards holds and head
+	holds *holds
+	head  Head
+
+	file *ledgerFile // the writer's own
+}
+
+// pending is a line that waits for its batch.
+type pending struct {
+	ctx    context.Context
+	entry  Entry
+	claim  Claim
+	answer chan error // buffered; nil: nobody waits
+}
+
+// maxBatch bounds how many lines share one commit mark.
+const maxBatch = 512
+
+// OpenLedger opens the ledger in dir, which is made if it is missing, for
+// writing by this process alone. It checks the whole chain, cuts off a batch
+// that a crash left unfinished (nobody was answered from it) and says how many
+// bytes that were. Any other damage is a *DamageError.
+func OpenLedger(dir string, options LedgerOptions) (l *Ledger, cut int64, err error) {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), durable.SyncDir(filepath.Dir(dir))); err != nil {
+		return nil, 0, fmt.Errorf("opening the ledger: %w", err)
+	}
+	unlock, err := durable.Lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, 0, fmt.Errorf("opening the ledger: %w", err)
+	}
+	l = &Ledger{
+		dir:     dir,
+		options: options,
+		unlock:  unlock,
+		queue:   make(chan *pending, maxBatch),
+		done:    make(chan struct{}),
+		holds:   newHolds(options.PerNamePerHour),
+	}
+	end, err := replay(dir, func(e Entry) { l.holds.apply(e) })
+	if err == nil {
+		l.file, err = openLedgerFile(dir, end)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, unlock())
+	}
+	l.head = end.head
+	go l.write()
+	return l, end.torn, nil
+}
+
+// Close ends the writer after the lines that wait, and lets another process at
+// the ledger. No other method may be called any more.
+func (l *Ledger) Close() error {
+	close(l.queue)
+	<-l.done
+	return errors.Join(l.file.close(), l.unlock())
+}
+
+// Take records an issue and with it takes the name, in one durable step. It
+// returns once the line is on disk. The error wraps ErrHeld, ErrRetry,
+// ErrUnrecorded or is the context's; then nothing is recorded.
+func (l *Ledger) Take(ctx context.Context, e Entry, claim Claim) error {
+	return l.append(&pending{ctx: ctx, entry: e, claim: claim})
+}
+
+// Release ends the hold of a name, durably, and gives what was held: nil if
+// nobody held it.
+func (l *Ledger) Release(ctx context.Context, now time.Time, name string, by Asker) (*Hold, error) {
+	held := l.Hold(name)
+	if held == nil {
+		return nil, nil
+	}
+	return held, l.append(&pending{ctx: ctx, entry: Entry{
+		Event: Released, Time: now.UTC().Round(0), Name: name, SSHKey: by.SSHKey, Source: by.Source,
+	}})
+}
+
+// Note records a line that nobody waits for. It is lost if the ledger cannot
+// be written.
+func (l *Ledger) Note(e Entry) {
+	l.queue <- &pending{ctx: context.Background(), entry: e}
+}
+
+func (l *Ledger) append(p *pending) error {
+	p.answer = make(chan error, 1)
+	l.queue <- p
+	return <-p.answer
+}
+
+// Head gives the end of what is committed.
+func (l *Ledger) Head() Head {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.head
+}
+
+// Contains says whether an earlier head is in this ledger: if not, its end was
+// cut off or it is another ledger. It reads the files.
+func (l *Ledger) Contains(head Head) (bool, error) { return contains(l.dir, head) }
+
+// Hold gives who holds a name, by a certificate that lives or not; nil if
+// nobody does. The result is a snapshot.
+func (l *Ledger) Hold(name string) *Hold {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if s := l.holds.byName[name]; s != nil {
+		return s.hold
+	}
+	return nil
+}
+
+// HeldBy gives the names for which a certificate key is a way in at now.
+func (l *Ledger) HeldBy(key PublicKey, now time.Time) []*Hold {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var held []*Hold
+	for _, name := range l.holds.byKey[key.Fingerprint()] {
+		if hold := l.holds.byName[name].hold; hold.admits(now) {
+			held = append(held, hold)
+		}
+	}
+	return held
+}
+
+// Live gives the holds of which a certificate lives at now, by name.
+func (l *Ledger) Live(now time.Time) []*Hold {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var live []*Hold
+	for _, s := range l.holds.byName {
+		if s.hold.live(now) {
+			live = append(live, s.hold)
+		}
+	}
+	slices.SortFunc(live, func(a, b *Hold) int { return strings.Compare(a.Name, b.Name) })
+	return live
+}
+
+// Repeats says whether a member's request is what its last line has: then it
+// is a renewal, and etcd need not be asked.
+func (l *Ledger) Repeats(subject Subject, key PublicKey) bool {
+	hold := l.Hold(subject.name)
+	return hold != nil && hold.repeats(Entry{Profile: subject.profile.name, Key: key.Fingerprint(), Addresses: subject.addresses})
+}
+
+// Check says what Take would now say of the claim, without taking anything.
+func (l *Ledger) Check(now time.Time, order Order) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.holds.check(Entry{
+		Time: now, Name: order.Subject.name, Profile: order.Subject.profile.name,
+		Key: order.Key.Fingerprint(), Addresses: order.Subject.addresses,
+	}, order.Claim)
+}

@@ -1,0 +1,151 @@
+package signer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/signerd/signerd/internal/durable"
+)
+
+// reserveSize is the disk space that is kept, twice over: so much is allocated
+// ahead of the last line, for what ends a hold or voids a certificate when the
+// disk is full, and so much must be free for anything to be issued.
+const reserveSize = 256 << 10
+
+// ledgerFile is the file that lines are appended to: the latest day's.
+type ledgerFile struct {
+	dir       string
+	name      string // empty: no file yet
+	file      *os.File
+	size      int64 // committed bytes
+	allocated int64 // bytes that the file may grow to without asking for space
+	dirty     bool  // something may stand after size
+	begun     bool  // a file was begun and nobody has taken note
+}
+
+// openLedgerFile opens the file that the ledger ends in, and cuts off what is
+// not committed.
+func openLedgerFile(dir string, end tail) (*ledgerFile, error) {
+	f := &ledgerFile{dir: dir}
+	if end.file == "" {
+		return f, nil
+	}
+	if err := f.open(end.file, os.O_RDWR); err != nil {
+		return nil, err
+	}
+	f.size, f.dirty = end.size, end.torn > 0
+	if err := f.rewind(); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return f, nil
+}
+
+func (f *ledgerFile) open(name string, flags int) error {
+	file, err := os.OpenFile(filepath.Join(f.dir, name), flags, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	f.file, f.name, f.size, f.allocated, f.dirty = file, name, 0, 0, false
+	return nil
+}
+
+// append puts lines, which end in a commit mark, on disk, in the file of the
+// day. After an error the committed part is as before.
+func (f *ledgerFile) append(lines []byte, now time.Time) error {
+	if err := f.rewind(); err != nil {
+		return err
+	}
+	if err := f.turn(now.UTC().Format(fileLayout)); err != nil {
+		return err
+	}
+	f.dirty = true
+	if _, err := f.file.WriteAt(lines, f.size); err != nil {
+		return errors.Join(err, f.rewind())
+	}
+	// fdatasync(2) syncs the size too, as far as reading the data needs it.
+	if err := unix.Fdatasync(int(f.file.Fd())); err != nil {
+		return errors.Join(fmt.Errorf("syncing the ledger: %w", err), f.rewind())
+	}
+	f.size += int64(len(lines))
+	f.dirty = false
+	return nil
+}
+
+// turn begins the day's file. A clock that went back does not: the names sort
+// as the chain runs.
+func (f *ledgerFile) turn(name string) error {
+	if name <= f.name {
+		return nil
+	}
+	next := ledgerFile{dir: f.dir, begun: true}
+	if err := next.open(name, os.O_CREATE|os.O_EXCL|os.O_RDWR); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(f.dir); err != nil {
+		return errors.Join(err, next.close(), os.Remove(filepath.Join(f.dir, name)))
+	}
+	// All of the old file is on disk; only its reserve is given back here.
+	_ = f.close()
+	*f = next
+	return nil
+}
+
+// rewind cuts off what an append left that failed, or a crash.
+func (f *ledgerFile) rewind() error {
+	if !f.dirty {
+		return nil
+	}
+	if err := errors.Join(f.file.Truncate(f.size), f.file.Sync()); err != nil {
+		return fmt.Errorf("cutting off an unfinished batch: %w", err)
+	}
+	f.dirty, f.allocated = false, 0
+	return nil
+}
+
+// reserve keeps the reserve of disk space, and says why it cannot.
+func (f *ledgerFile) reserve() error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(f.dir, &disk); err != nil {
+		return fmt.Errorf("asking for free disk space: %w", err)
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < reserveSize {
+		return fmt.Errorf("%d bytes are free on the ledger's disk, less than %d: %w", free, reserveSize, unix.ENOSPC)
+	}
+	if f.file == nil || f.allocated-f.size > reserveSize/2 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, f.size, reserveSize)
+	if err == nil || errors.Is(err, unix.EOPNOTSUPP) {
+		// Where the file system cannot allocate ahead, a write just fails.
+		f.allocated = f.size + reserveSize
+		return nil
+	}
+	return fmt.Errorf("allocating space for the ledger: %w", err)
+}
+
+// prune removes the files of days before a time. The line that a kept file
+// begins with says what it followed.
+func (f *ledgerFile) prune(before time.Time) {
+	names, err := ledgerFiles(f.dir)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if name < before.UTC().Format(fileLayout) && name != f.name {
+			// A file that stays is tried again with the next day's.
+			_ = os.Remove(filepath.Join(f.dir, name))
+		}
+	}
+}
+
+func (f *ledgerFile) close() error {
+	if f.file == nil {
+		return nil
+	}
+	return errors.Join(f.file.Truncate(f.size), f.file.Sync(), f.file.Close())
+}

@@ -1,0 +1,113 @@
+package signer
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// parseCertificate reads the only certificate of a PEM file; text before it,
+// as openssl x509 -text writes it, is passed over.
+func parseCertificate(data []byte) (*x509.Certificate, error) {
+	certificates, err := ParseCertificates(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(certificates) != 1 {
+		return nil, fmt.Errorf("%d certificates in the file; it must hold the CA's alone", len(certificates))
+	}
+	return certificates[0], nil
+}
+
+// ParseCertificates reads all certificates of a PEM file. At least one must be
+// there, and nothing but certificates.
+func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
+	var certificates []*x509.Certificate
+	for len(bytes.TrimSpace(data)) > 0 {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("a PEM block of type %q among the certificates", block.Type)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("the certificate does not parse: %v", err)
+		}
+		certificates = append(certificates, certificate)
+		data = rest
+	}
+	if len(certificates) == 0 {
+		return nil, errors.New("no PEM certificate in the file")
+	}
+	return certificates, nil
+}
+
+// EncodeCertificate writes a certificate as PEM.
+func EncodeCertificate(c *x509.Certificate) []byte { return encodeCertificate(c.Raw) }
+
+func encodeCertificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// parsePrivateKey reads a key as openssl, kubeadm and cfssl write it: PKCS #8,
+// SEC 1 or PKCS #1, with an EC PARAMETERS block before it or not.
+func parsePrivateKey(data []byte) (crypto.Signer, error) {
+	var key any
+	for key == nil {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			return nil, errors.New("no PEM private key in the file")
+		}
+		if strings.Contains(block.Type, "ENCRYPTED") || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return nil, errors.New("the key is encrypted: decrypt it first, openssl pkey -in ca.key -out plain.key")
+		}
+		var err error
+		switch data = rest; block.Type {
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		case "EC PRIVATE KEY":
+			key, err = x509.ParseECPrivateKey(block.Bytes)
+		case "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		}
+		if err != nil {
+			// Not the parser's own words: they could quote the key.
+			return nil, errors.New("the private key does not parse")
+		}
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a key of type %T does not sign", key)
+	}
+	return signer, nil
+}
+
+func encodePrivateKey(key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// decodeStrict reads one JSON value that has no unknown members and nothing
+// after it.
+func decodeStrict(data []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return errors.New("something follows the value")
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package signer
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/signerd/signerd/internal/wire"
+)
+
+// backdate is how far certificates begin before they are made: the clock skew
+// between machines that is forgiven.
+const backdate = 5 * time.Minute
+
+// profile is what a kind of certificate may be used for, and how long.
+type profile struct {
+	name      string // in the ledger
+	role      string // in the URI
+	life      time.Duration
+	extended  []x509.ExtKeyUsage
+	encipher  bool // keyEncipherment too, for RSA keys (RFC 8813 forbids it for others)
+	addresses bool // names and addresses that a server answers to
+}
+
+var (
+	client = &profile{
+		name:     "client",
+		role:     "client",
+		life:     24 * time.Hour,
+		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	member = &profile{
+		name:      "member",
+		role:      "peer",
+		life:      30 * 24 * time.Hour,
+		extended:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		encipher:  true,
+		addresses: true,
+	}
+	// self is signerd's own client certificate, which never leaves its memory.
+	self = &profile{
+		name:     "self",
+		role:     client.role,
+		life:     client.life,
+		extended: client.extended,
+	}
+)
+
+// internalSuffix ends the names that signerd itself puts into certificates.
+const internalSuffix = ".etcd.internal"
+
+// PeerName is the DNS name that only members' certificates carry: with it as
+// etcd's peer-cert-allowed-hostname no client certificate opens the peer port.
+func PeerName(cluster string) string { return "peer." + cluster + internalSuffix }
+
+// template is the certificate that subject gets for key, before it is signed.
+func (s *Signer) template(now time.Time, subject Subject, key PublicKey, serial *big.Int) *x509.Certificate {
+	p := subject.profile
+	t := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{Organization: []string{s.cluster}, CommonName: subject.name},
+		NotBefore:             now.Add(-backdate).Truncate(time.Second).UTC(),
+		NotAfter:              now.Add(p.life).Truncate(time.Second).UTC(),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           p.extended,
+		BasicConstraintsValid: true,
+		SubjectKeyId:          key.ID(),
+		URIs:                  []*url.URL{s.identity.of(p.role, subject.name)},
+		DNSNames:              []string{subject.name},
+	}
+	if _, isRSA := key.key.(*rsa.PublicKey); isRSA && p.encipher {
+		t.KeyUsage |= x509.KeyUsageKeyEncipherment
+	}
+	if p.addresses {
+		t.DNSNames = append(t.DNSNames, "localhost", PeerName(s.cluster))
+		for _, address := range append(slices.Clone(subject.addresses), loopback...) {
+			addAddress(t, address)
+		}
+	}
+	return t
+}
+
+var loopback = []wire.Address{
+	wire.AddressFrom(netip.MustParseAddr("127.0.0.1")),
+	wire.AddressFrom(netip.IPv6Loopback()),
+}
+
+// addAddress adds a subject alternative name, once.
+func addAddress(t *x509.Certificate, address wire.Address) {
+	if !address.IP().IsValid() {
+		if !slices.Contains(t.DNSNames, address.String()) {
+			t.DNSNames = append(t.DNSNames, address.String())
+		}
+		return
+	}
+	ip := net.IP(address.IP().AsSlice())
+	if !slices.ContainsFunc(t.IPAddresses, ip.Equal) {
+		t.IPAddresses = append(t.IPAddresses, ip)
+	}
+}

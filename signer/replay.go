@@ -1,0 +1,213 @@
+package signer
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// A ledger is a directory with a file for each UTC day on which something was
+// recorded. Names sort as the days do, and the chain runs through all files.
+const fileLayout = "2006-01-02.jsonl"
+
+var filePattern = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}\.jsonl$`)
+
+func ledgerFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries { // sorted by name
+		if filePattern.MatchString(entry.Name()) {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// DamageError says where a ledger is not what was written.
+type DamageError struct {
+	File   string
+	Line   int
+	Reason string
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("the ledger is damaged at %s:%d: %s; restore the file from a backup", e.File, e.Line, e.Reason)
+}
+
+var errBrokenChain = errors.New("the line does not carry the hash of the line before it")
+
+// tail is where the committed part of a ledger ends.
+type tail struct {
+	file string // name of the last file; empty: no file yet
+	size int64  // bytes of it that are committed
+	torn int64  // bytes after them, from a batch that was never answered
+	head Head
+}
+
+// Summary is what Verify found.
+type Summary struct {
+	Files int
+	First uint64 // number of the first line that is kept
+	Head  Head
+	Torn  int64 // bytes of an unfinished batch at the end; nobody was answered
+}
+
+// Verify reads a whole ledger, checks every line and its place in the chain,
+// and calls visit, if it is not nil, for each committed one. It may run beside
+// the daemon. The error is a *DamageError where the ledger is not what was
+// written.
+func Verify(dir string, visit func(Entry)) (Summary, error) {
+	var s Summary
+	t, err := replay(dir, func(e Entry) {
+		if s.First == 0 {
+			s.First = e.Seq
+		}
+		if visit != nil {
+			visit(e)
+		}
+	})
+	if err != nil {
+		return Summary{}, err
+	}
+	names, err := ledgerFiles(dir)
+	if err != nil {
+		return Summary{}, err
+	}
+	s.Files, s.Head, s.Torn = len(names), t.head, t.torn
+	return s, nil
+}
+
+// contains says whether a ledger goes through head. Where retention removed the
+// lines around it, it is taken to.
+func contains(dir string, head Head) (bool, error) {
+	first, found := uint64(0), false
+	t, err := replay(dir, func(e Entry) {
+		if first == 0 {
+			first = e.Seq
+		}
+		// A line carries the hash of the one before it.
+		found = found || e.Seq == head.Seq+1 && e.Prev == head.Hash
+	})
+	return found || t.head == head || head.Seq+1 < first, err
+}
+
+func replay(dir string, visit func(Entry)) (tail, error) {
+	names, err := ledgerFiles(dir)
+	if err != nil {
+		return tail{}, fmt.Errorf("reading the ledger: %w", err)
+	}
+	var t tail
+	for i, name := range names {
+		if i > 0 && t.torn > 0 {
+			return tail{}, &DamageError{filepath.Join(dir, t.file), 0, "it ends in the middle of a batch, and a later file goes on"}
+		}
+		if t, err = replayFile(dir, name, t.head, visit); err != nil {
+			return tail{}, err
+		}
+	}
+	return t, nil
+}
+
+// replayFile follows the chain from head through one file. What stands after
+// the last commit mark is counted, not visited.
+func replayFile(dir, name string, head Head, visit func(Entry)) (tail, error) {
+	path := filepath.Join(dir, name)
+	file, err := os.Open(path)
+	if err != nil {
+		return tail{}, fmt.Errorf("reading the ledger: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // nothing was written
+	var (
+		lines  = bufio.NewReaderSize(file, 1<<16)
+		t      = tail{file: name, head: head}
+		batch  []Entry
+		offset int64
+	)
+	for number := 1; ; number++ {
+		line, err := lines.ReadBytes('\n')
+		offset += int64(len(line))
+		if errors.Is(err, io.EOF) && len(line) == 0 {
+			break
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return tail{}, fmt.Errorf("reading the ledger: %w", err)
+		}
+		content, whole := bytes.CutSuffix(line, []byte("\n"))
+		if number == 1 && head == (Head{}) {
+			head = anchor(content)
+		}
+		entry, err := head.follow(content)
+		if !whole || err != nil {
+			rest, readErr := io.ReadAll(lines)
+			if readErr != nil {
+				return tail{}, fmt.Errorf("reading the ledger: %w", readErr)
+			}
+			if torn(line, rest) {
+				offset += int64(len(rest))
+				break
+			}
+			return tail{}, damage(path, number, content, rest, err)
+		}
+		if batch = append(batch, entry); entry.Event != committed {
+			continue
+		}
+		for _, e := range batch {
+			visit(e)
+		}
+		batch, t.size, t.head = batch[:0], offset, head
+	}
+	t.torn = offset - t.size
+	return t, nil
+}
+
+// anchor gives the head that the first line of a ledger claims to follow:
+// nothing, or lines that retention removed.
+func anchor(line []byte) Head {
+	var e Entry
+	if err := decodeStrict(line, &e); err != nil || e.Seq <= 1 {
+		return Head{}
+	}
+	return Head{e.Seq - 1, e.Prev}
+}
+
+// torn says whether the rest of a file, from a line that does not follow, is
+// what a crash leaves of a batch: an unfinished line, or blocks that were never
+// written and read as zeros, with no commit mark beyond that batch's own.
+func torn(line, rest []byte) bool {
+	if bytes.HasSuffix(line, []byte("\n")) && bytes.IndexByte(line, 0) < 0 {
+		return false
+	}
+	marks := 0
+	for line := range bytes.Lines(rest) {
+		var e Entry
+		if decodeStrict(bytes.TrimSuffix(line, []byte("\n")), &e) == nil && e.Event == committed {
+			marks++
+		}
+	}
+	return marks <= 1
+}
+
+// damage says which line was changed, given the first one that does not follow
+// and what comes after it. A line's hash stands in the next one, so where the
+// chain breaks either may be wrong: the one whose hash the line after it does
+// not carry.
+func damage(path string, number int, content, rest []byte, err error) error {
+	if !errors.Is(err, errBrokenChain) || number == 1 {
+		return &DamageError{path, number, err.Error()}
+	}
+	next, _, _ := bytes.Cut(rest, []byte("\n"))
+	var e Entry
+	if decodeStrict(next, &e) == nil && e.Prev != sha256.Sum256(content) {
+		return &DamageError{path, number, "the next line does not carry its hash"}
+	}
+	return &DamageError{path, number - 1, "the next line does not carry its hash"}
+}
