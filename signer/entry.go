@@ -14,6 +14,7 @@ import (
 // Event is what a ledger line records.
 type Event string
 
+// The events that callers may ask about.
 const (
 	Issued    Event = "issue"   // a certificate is about to be signed
 	Voided    Event = "void"    // that certificate never left the signer

@@ -14,6 +14,7 @@ import (
 // Role is what a generation of the CA does at present.
 type Role string
 
+// The roles there are.
 const (
 	Active   Role = "active"   // signs, and is trusted
 	Passive  Role = "passive"  // is trusted

@@ -64,7 +64,7 @@ func decodeRequest(data []byte) ([]byte, error) {
 	case len(data) > wire.MaxRequest:
 		return nil, fmt.Errorf("longer than %d bytes", wire.MaxRequest)
 	case len(bytes.TrimSpace(data)) == 0:
-		return nil, fmt.Errorf("empty: send it on stdin, base64 < client.csr | ssh ...")
+		return nil, fmt.Errorf("empty: send it on stdin, base64 < client.csr | ssh signer@HOST NAME")
 	case bytes.Contains(data, []byte(pemBegin)):
 		return decodePEM(data)
 	}
@@ -94,7 +94,8 @@ func decodePEM(data []byte) ([]byte, error) {
 	if n := bytes.Count(data, []byte(pemBegin)); n != 1 {
 		return nil, fmt.Errorf("%d PEM blocks; send exactly one request", n)
 	}
-	block, rest := pem.Decode(data[bytes.Index(data, []byte(pemBegin)):])
+	preamble, _, _ := bytes.Cut(data, []byte(pemBegin))
+	block, rest := pem.Decode(data[len(preamble):])
 	switch {
 	case block == nil:
 		return nil, fmt.Errorf("a broken PEM block; was it cut?")

@@ -22,7 +22,7 @@ func parseLine(text string) (*line, error) {
 	}
 	var l line
 	rest := text
-	if word, _, _ := cutBlank(text); !isKeyType(word) {
+	if word, _ := cutBlank(text); !isKeyType(word) {
 		var err error
 		if l.options, rest, err = parseOptions(text); err != nil {
 			return nil, err
@@ -39,11 +39,11 @@ func parseLine(text string) (*line, error) {
 // parseKey reads "type base64 [comment]". It does not use
 // ssh.ParseAuthorizedKey, which passes over what it cannot read.
 func parseKey(text string) (ssh.PublicKey, error) {
-	kind, rest, _ := cutBlank(text)
+	kind, rest := cutBlank(text)
 	if !isKeyType(kind) {
 		return nil, fmt.Errorf("%q is no key type; a line is [options] type base64 [comment], and options have no blanks outside quotes", kind)
 	}
-	encoded, _, _ := cutBlank(rest)
+	encoded, _ := cutBlank(rest)
 	blob, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
 		return nil, errors.New("the key is not base64; was the line cut?")
@@ -59,10 +59,10 @@ func parseKey(text string) (ssh.PublicKey, error) {
 }
 
 // cutBlank splits off the first word and the blanks after it.
-func cutBlank(text string) (word, rest string, found bool) {
+func cutBlank(text string) (word, rest string) {
 	end := strings.IndexAny(text, " \t")
 	if end < 0 {
-		return text, "", false
+		return text, ""
 	}
-	return text[:end], strings.TrimLeft(text[end:], " \t"), true
+	return text[:end], strings.TrimLeft(text[end:], " \t")
 }

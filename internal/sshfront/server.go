@@ -97,7 +97,7 @@ func (s *Server) Serve(l net.Listener) error {
 		c, err := l.Accept()
 		if s.isDraining() {
 			if err == nil {
-				err = c.Close()
+				_ = c.Close() // it came a moment too late
 			}
 			return nil
 		}
@@ -107,7 +107,7 @@ func (s *Server) Serve(l net.Listener) error {
 		if err != nil {
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 			s.refusals.Error().Err(err).Dur("pause", delay).Msg("cannot accept a connection")
-			time.Sleep(delay)
+			<-time.After(delay)
 			continue
 		}
 		delay = 0

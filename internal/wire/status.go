@@ -10,6 +10,7 @@ import (
 // shells use it for faults of their own; 255 is ssh's.
 type Status uint32
 
+// The statuses there are.
 const (
 	OK         Status = 0
 	BadName    Status = 2  // the name or its addresses are not acceptable

@@ -1,0 +1,62 @@
+# make help lists what there is to make.
+
+GO       ?= go
+TEST     ?= $(GO) test -race -shuffle=on
+FUZZTIME ?= 10s
+LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint run
+NEED_RUN  = openssh-client=ssh openssl=openssl
+NEED_TEST = $(NEED_RUN) openssh-server=/usr/sbin/sshd gnutls-bin=certtool gcc=gcc libc6-dev=/usr/include/stdlib.h
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
+
+.PHONY: run
+run: ## show the main job on an etcd of its own; ONCE=1 ends after it
+	@tools/need $(NEED_RUN)
+	@$(GO) run -C integration ./cmd/demo -dir $(CURDIR)/build/run $(if $(ONCE),-once)
+
+.PHONY: build
+build: ## build/signerd
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/ ./cmd/...
+
+.PHONY: test
+test: ## unit, script and integration tests
+	@tools/need $(NEED_TEST)
+	$(TEST) ./...
+	$(TEST) -C integration -timeout 15m ./...
+
+.PHONY: test-etcd-versions
+test-etcd-versions: ## the integration tests on etcd 3.6 and 3.5
+	SIGNERD_ETCD=v3.6 $(TEST) -C integration -timeout 20m ./...
+	SIGNERD_ETCD=v3.5 $(TEST) -C integration -timeout 20m ./...
+
+.PHONY: long
+long: ## the large counts: a thousand races, twenty kills, every cut
+	@tools/need $(NEED_TEST)
+	SIGNERD_LONG=1 $(TEST) -timeout 60m ./...
+	SIGNERD_LONG=1 $(TEST) -C integration -timeout 60m ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME each
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+.PHONY: lint
+lint: ## the linters
+	@tools/need shellcheck=shellcheck
+	$(GO) vet ./...
+	$(LINT) ./...
+	cd integration && $(GO) tool -modfile=../tools/go.mod golangci-lint run -c ../.golangci.yml ./...
+	shellcheck .ci/run tools/need
+
+.PHONY: tidy
+tidy: ## go.mod and go.sum are as go mod tidy leaves them
+	$(GO) mod tidy -diff
+	cd integration && $(GO) mod tidy -diff
+
+.PHONY: check
+check: tidy lint test ## everything CI does
