@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // Replace puts data at path, whatever was there before, with exactly mode.
@@ -90,8 +91,9 @@ func CreateDir(path string, fill func(staging string) error) error {
 	if err := SyncDir(staging); err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
-	// rename(2) replaces an empty directory and no other.
-	if err := os.Rename(staging, path); err != nil {
+	// rename(2) replaces an empty directory and no other; os.Rename replaces
+	// none.
+	if err := unix.Rename(staging, path); err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
 	return SyncDir(filepath.Dir(path))

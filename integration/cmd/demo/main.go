@@ -20,8 +20,9 @@ func main() {
 	once := flag.Bool("once", false, "end after showing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *dir, *once); err != nil {
+	err := run(ctx, *dir, *once)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
@@ -42,7 +43,7 @@ func run(ctx context.Context, dir string, once bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	binary := filepath.Join(filepath.Dir(dir), "signerd")
+	binary := filepath.Join(dir, "signerd")
 	if err := lab.BuildSignerd(binary); err != nil {
 		return err
 	}
@@ -55,6 +56,10 @@ func run(ctx context.Context, dir string, once bool) error {
 		return err
 	}
 	defer l.Close()
+	// A short name for the lines below.
+	if err := os.Symlink(etcd.Ctl, l.Path("etcdctl")); err != nil {
+		return err
+	}
 	if err := bringUp(l); err != nil {
 		return err
 	}
@@ -66,7 +71,7 @@ func run(ctx context.Context, dir string, once bool) error {
 	}
 	fmt.Printf("\nsignerd and etcd stay up until Ctrl-C; their logs are in %s. Paste any line above, or:\n\n"+
 		"  cd %s\n  ssh -F ssh_config signer@leader help\n  ssh -F ssh_config signer@leader get-status\n"+
-		"  ssh -F ssh_config signer@leader release kubemaster-01\n  %s ledger show --config signerd.yaml\n", dir, dir, binary)
+		"  ssh -F ssh_config signer@leader release kubemaster-01\n  ./signerd ledger show --config signerd.yaml\n", dir, dir)
 	<-ctx.Done()
 	return nil
 }
@@ -84,8 +89,8 @@ func bringUp(l *lab.Lab) error {
 
 // show does the runbook's lines, each as one would type it.
 func show(ctx context.Context, l *lab.Lab) error {
-	etcdctl := fmt.Sprintf("%s --endpoints=https://%s:2379 --cacert=ca.crt --cert=client.crt --key=client.key", l.Etcd.Ctl, l.Address(11))
-	fmt.Printf("\n$ cd %s\n", l.Dir)
+	etcdctl := fmt.Sprintf("./etcdctl --endpoints=https://%s:2379 --cacert=ca.crt --cert=client.crt --key=client.key", l.Address(11))
+	fmt.Printf("\n$ cd %s\n\n$ HOSTNAME=kubemaster-01\n", l.Dir)
 	for _, line := range []string{
 		"ssh -F ssh_config signer@leader get-peers",
 		"ssh -F ssh_config signer@leader get-certificate > ca.crt",
