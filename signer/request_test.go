@@ -18,6 +18,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -290,7 +291,7 @@ func rsaRequest(n, d *big.Int, exponent int) []byte {
 		sum := sha256.Sum256(info)
 		// EMSA-PKCS1-v1_5 (RFC 8017, 9.2).
 		prefix := []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20}
-		digest := append(prefix, sum[:]...)
+		digest := slices.Concat(prefix, sum[:])
 		size := (n.BitLen() + 7) / 8
 		padded := append([]byte{0, 1}, bytes.Repeat([]byte{0xff}, size-len(digest)-3)...)
 		padded = append(append(padded, 0), digest...)

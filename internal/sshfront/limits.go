@@ -54,7 +54,10 @@ func DefaultLimits() Limits {
 const (
 	maxAuthTries = 4       // keys an agent may offer before the right one
 	maxLinger    = 8 << 20 // bytes of stdin taken after the answer
-	maxSources   = 4096    // addresses remembered for their rate
+	// refusalPatience is how long a refused client may take to begin to send.
+	refusalPatience = 100 * time.Millisecond
+
+	maxSources = 4096 // addresses remembered for their rate
 )
 
 func anyContains(networks []netip.Prefix, address netip.Addr) bool {

@@ -69,15 +69,19 @@ func (p *pump) read(ctx context.Context) ([]byte, error) {
 	return nil, ctx.Err()
 }
 
-// linger waits for the input's end, for at most a time and maxLinger bytes; not
-// at all for a client that sent nothing, which may be a terminal.
-func (p *pump) linger(ctx context.Context, atMost time.Duration) {
+// linger waits for the input's end, for at most a time and maxLinger bytes. A
+// client that has sent nothing gets only patience to begin: it may be a
+// terminal.
+func (p *pump) linger(ctx context.Context, patience, atMost time.Duration) {
 	limit := time.NewTimer(atMost)
 	defer limit.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	start := p.received()
-	for sent := start; sent > 0 && sent-start < maxLinger; sent = p.received() {
+	begun, start := time.Now(), p.received()
+	for sent := start; sent-start < maxLinger; sent = p.received() {
+		if sent == 0 && time.Since(begun) >= patience {
+			return
+		}
 		select {
 		case <-p.ended:
 			return

@@ -167,7 +167,7 @@ func (s *Server) logFailure(c *conn, err error) {
 	event := s.refusals.Info().Stringer("source", c.source)
 	if denied, ok := errors.AsType[*ssh.ServerAuthError](err); ok {
 		event.Errs("reasons", denied.Errors).Msg("login denied")
-	} else if errors.Is(err, io.EOF) {
+	} else if c.silent() || errors.Is(err, io.EOF) {
 		event.Msg("the client went away before login")
 	} else {
 		event.Str("reason", err.Error()).Msg("no login")

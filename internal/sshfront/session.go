@@ -147,5 +147,10 @@ func (r *session) finish(answer wire.Answer, err error, status wire.Status) {
 	}
 	_, _ = r.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
 	_ = r.channel.CloseWrite()
-	r.stdin.linger(r.ctx, r.server.options.Limits.Linger)
+	// A refusal may be faster than the client's first byte.
+	patience := time.Duration(0)
+	if err != nil {
+		patience = refusalPatience
+	}
+	r.stdin.linger(r.ctx, patience, r.server.options.Limits.Linger)
 }
