@@ -25,7 +25,7 @@ func TestMinimal(t *testing.T) {
 	if c.AuthorizedKeys != "/etc/signerd/authorized_keys" {
 		t.Errorf("a relative path became %s", c.AuthorizedKeys)
 	}
-	if got := fmt.Sprint(c.Clients, c.SSHProfile, c.Retention, *c.Limits.PerNamePerHour); got != "[kubemaster-*] compatible 9600h0m0s 60" {
+	if got := fmt.Sprintln(c.Clients, c.SSHProfile, c.Retention, *c.Limits.PerNamePerHour); got != "[kubemaster-*] compatible 9600h0m0s 60\n" {
 		t.Errorf("the defaults are %s", got)
 	}
 }
@@ -94,7 +94,7 @@ func TestRefused(t *testing.T) {
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nretention: 30d", "at least 60d"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idle: -1s}", "idle is negative"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1/8]}", "the network is 10.0.0.0/8"},
-		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1]}", ":6:"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1]}", ":7:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idel: 1s}", "field idel not found"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\n---\nledger: /m", "single document"},
 	} {
