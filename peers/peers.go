@@ -16,12 +16,11 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // The classes of failure that callers tell apart. The text of an error that
@@ -97,7 +96,7 @@ func (c *Cluster) Close() error { return c.client.Close() }
 // away turns an error of etcd's client into one that says what is really
 // wrong: the client itself reports a refused certificate as a deadline.
 func (c *Cluster) away(ctx context.Context, doing string, err error) error {
-	if code := status.Code(err); code == codes.PermissionDenied || code == codes.Unauthenticated {
+	if errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) {
 		return fmt.Errorf("%w: %s: %v: with authentication on, etcd must know signerd: etcdctl user add signerd --no-password; etcdctl user grant-role signerd root",
 			ErrAway, doing, err)
 	}

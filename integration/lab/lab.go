@@ -70,7 +70,8 @@ func New(dir, network string, etcd Etcd, binary, extra string) (*Lab, error) {
 }
 
 // writeSSHConfig lets "ssh -F ssh_config signer@leader" reach the signer with
-// the operator's key and the pinned host key.
+// the operator's key and the pinned host key; as signer@keyless it is reached
+// with no key but those of -i.
 func (l *Lab) writeSSHConfig() error {
 	host, err := os.ReadFile(l.Path("host_key.pub"))
 	if err != nil {
@@ -80,7 +81,7 @@ func (l *Lab) writeSSHConfig() error {
 	if err := os.WriteFile(l.Path("known_hosts"), []byte(known), 0o644); err != nil {
 		return err
 	}
-	config := fmt.Sprintf(`Host leader
+	config := fmt.Sprintf(`Host leader keyless
     HostName %s
     Port 2222
     UserKnownHostsFile %s
@@ -88,6 +89,7 @@ func (l *Lab) writeSSHConfig() error {
     IdentitiesOnly yes
     BatchMode yes
     LogLevel ERROR
+Host leader
     IdentityFile %s
 `, l.Address(1), l.Path("known_hosts"), l.Path("operator"))
 	return os.WriteFile(l.Path("ssh_config"), []byte(config), 0o644)
@@ -252,7 +254,7 @@ func (l *Lab) StartEtcd(m *Member, topology string) error {
 	}
 	file := func(name string) string { return filepath.Join(m.Dir, name) }
 	process, err := start(l.Path(m.Name+".log"), []string{
-		"ETCD_NAME=" + m.Name, "ETCD_DATA_DIR=" + file("data"), "ETCD_LOG_LEVEL=warn",
+		"ETCD_NAME=" + m.Name, "ETCD_DATA_DIR=" + file("data"), "ETCD_LOG_LEVEL=error",
 		"ETCD_LISTEN_CLIENT_URLS=https://" + m.Address + ":2379", "ETCD_ADVERTISE_CLIENT_URLS=https://" + m.Address + ":2379",
 		"ETCD_LISTEN_PEER_URLS=https://" + m.Address + ":2380", "ETCD_INITIAL_ADVERTISE_PEER_URLS=https://" + m.Address + ":2380",
 		"ETCD_INITIAL_CLUSTER=" + topology, "ETCD_INITIAL_CLUSTER_STATE=" + state, "ETCD_INITIAL_CLUSTER_TOKEN=" + Cluster,
