@@ -2,6 +2,7 @@ package signerd
 
 import (
 	"maps"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -100,5 +101,30 @@ func TestSignerIsPure(t *testing.T) {
 	}
 	if out, err := exec.Command("grep", "-rnE", `time\.(Now|Since|After|Tick)\(`, "signer", "--include=*.go", "--exclude=*_test.go").Output(); err == nil {
 		t.Errorf("signer reads the clock:\n%s", out)
+	}
+}
+
+// ARCHITECTURE.md names every package of the picture and every library.
+func TestArchitecturePage(t *testing.T) {
+	data, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(data)
+	for name := range picture {
+		if !strings.Contains(page, name) {
+			t.Errorf("package %s is not drawn", name)
+		}
+	}
+	out, err := exec.Command("go", "list", "-m", "-f", `{{if not (or .Indirect .Main)}}{{.Path}}{{end}}`, "all").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range strings.Fields(string(out)) {
+		short := strings.TrimPrefix(path, "github.com/")
+		// grpc, zap and the API come with etcd's client.
+		if !strings.Contains(page, short) && !strings.Contains("google.golang.org/grpc go.uber.org/zap go.etcd.io/etcd/api/v3", path) {
+			t.Errorf("library %s has no reason", path)
+		}
 	}
 }
