@@ -39,23 +39,21 @@ func TestKilledUnderLoad(t *testing.T) {
 	held := map[string]bool{} // serial numbers
 	unanswered := 0
 	for round := range rounds {
-		var mu sync.Mutex
-		var group sync.WaitGroup
+		answers := make(chan string, clients)
 		for i := range clients {
-			group.Go(func() {
-				stdout := askOnce(l, fmt.Sprintf("kubemaster-%d-%d", round, i), csr)
-				mu.Lock()
-				defer mu.Unlock()
-				if serial := serialOf(stdout); serial != "" {
-					held[serial] = true
-				} else {
-					unanswered++
-				}
-			})
+			go func() { answers <- askOnce(l, fmt.Sprintf("kubemaster-%d-%d", round, i), csr) }()
 		}
-		<-time.After(time.Duration(100+rand.IntN(600)) * time.Millisecond)
-		l.Signer.Kill()
-		group.Wait()
+		killAt := 1 + rand.IntN(clients/2)
+		for answered := 1; answered <= clients; answered++ {
+			if serial := serialOf(<-answers); serial != "" {
+				held[serial] = true
+			} else {
+				unanswered++
+			}
+			if answered == killAt {
+				l.Signer.Kill()
+			}
+		}
 		if err := l.StartSigner(); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
