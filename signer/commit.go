@@ -9,28 +9,39 @@ import (
 // batch, so that requests that come together share one fsync.
 func (l *Ledger) write() {
 	defer close(l.done)
-	for first := range l.queue {
-		batch := []*pending{first}
-	gather:
-		for len(batch) < maxBatch {
-			select {
-			case p, open := <-l.queue:
-				if !open {
-					break gather
-				}
-				batch = append(batch, p)
-			default:
-				break gather
+	for {
+		select {
+		case first := <-l.queue:
+			l.commit(l.gather(first))
+		case <-l.closing:
+			// What waits was accepted before the end.
+			for len(l.queue) > 0 {
+				l.commit(l.gather(<-l.queue))
 			}
+			return
 		}
-		l.commit(batch)
 	}
+}
+
+// gather gives all lines that wait by now, from the first one on.
+func (l *Ledger) gather(first *pending) []*pending {
+	batch := []*pending{first}
+	for len(batch) < maxBatch {
+		select {
+		case p := <-l.queue:
+			batch = append(batch, p)
+		default:
+			return batch
+		}
+	}
+	return batch
 }
 
 // commit decides each line of a batch in turn, each seeing those before it,
 // and puts those that pass on disk with one mark at their end. Either all of
 // them count or none does.
 func (l *Ledger) commit(batch []*pending) {
+	space := l.file.reserve()
 	l.mu.Lock()
 	var (
 		accepted []*pending
@@ -38,7 +49,6 @@ func (l *Ledger) commit(batch []*pending) {
 		lines    []byte
 		latest   time.Time
 		head     = l.head
-		space    = l.file.reserve()
 	)
 	for _, p := range batch {
 		err := l.decide(p, space)
@@ -59,7 +69,7 @@ func (l *Ledger) commit(batch []*pending) {
 	if len(accepted) == 0 {
 		return
 	}
-	lines, err := head.append(lines, Entry{Event: committed, Time: latest})
+	lines, err := head.append(lines, Entry{Event: committed, Time: latest, First: l.head.Seq + 1})
 	if err == nil {
 		err = l.file.append(lines, latest)
 	}

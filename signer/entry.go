@@ -39,6 +39,7 @@ type Entry struct {
 	SSHKey     string         `json:"ssh_key,omitempty"`
 	Source     string         `json:"source,omitempty"`
 	Reason     string         `json:"reason,omitempty"`
+	First      uint64         `json:"first,omitempty"` // of a commit: the number of its batch's first line
 }
 
 // void says that the certificate of an issue line never left the signer.

@@ -81,11 +81,30 @@ func (h *holds) check(e Entry, claim Claim) error {
 		return fmt.Errorf("%w: %s is held by another key until %s: use that key, wait, or have it released (release %s)",
 			ErrHeld, e.Name, s.hold.NotAfter.Format(time.RFC3339), e.Name)
 	}
+	if other := h.memberAt(e); claim != Renew && other != "" {
+		return fmt.Errorf("%w: an address of the request belongs to the member %s; remove or release that one first", ErrHeld, other)
+	}
 	if h.perHour > 0 && len(s.recent) == h.perHour && s.recent[0].After(e.Time.Add(-perNameWindow)) {
 		return fmt.Errorf("%w: %s got %d certificates in the last hour; the next one at %s",
 			ErrRetry, e.Name, h.perHour, s.recent[0].Add(perNameWindow).Format(time.RFC3339))
 	}
 	return nil
+}
+
+// memberAt gives another member that has an address of the one that asks.
+func (h *holds) memberAt(e Entry) string {
+	if e.Profile != member.name {
+		return ""
+	}
+	for name, s := range h.byName {
+		if name == e.Name || s.hold == nil || s.hold.Profile != member.name {
+			continue
+		}
+		if slices.ContainsFunc(e.Addresses, func(a wire.Address) bool { return slices.Contains(s.hold.Addresses, a) }) {
+			return name
+		}
+	}
+	return ""
 }
 
 // apply adds one line. What it gives undoes it.

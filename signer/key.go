@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -30,9 +31,14 @@ func PublicKeyOf(key crypto.PublicKey) (PublicKey, error) {
 	return newPublicKey(key, spki)
 }
 
+// newPublicKey checks a key and its encoding. A key has one encoding here, as
+// it has one fingerprint. The error wraps ErrRequest.
 func newPublicKey(key crypto.PublicKey, spki []byte) (PublicKey, error) {
 	if err := checkPublicKey(key); err != nil {
-		return PublicKey{}, err
+		return PublicKey{}, fmt.Errorf("%w: %v", ErrRequest, err)
+	}
+	if canonical, err := x509.MarshalPKIXPublicKey(key); err != nil || !bytes.Equal(canonical, spki) {
+		return PublicKey{}, fmt.Errorf("%w: the public key is not encoded as RFC 5280 has it (DER)", ErrRequest)
 	}
 	return PublicKey{key, spki}, nil
 }

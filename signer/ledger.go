@@ -27,6 +27,7 @@ type Ledger struct {
 	options LedgerOptions
 	unlock  func() error
 	queue   chan *pending
+	closing chan struct{} // closed when nothing more is accepted
 	done    chan struct{} // closed when the writer has ended
 
 	mu    sync.RWMutex // guards holds and head
@@ -64,6 +65,7 @@ func OpenLedger(dir string, options LedgerOptions) (l *Ledger, cut int64, err er
 		options: options,
 		unlock:  unlock,
 		queue:   make(chan *pending, maxBatch),
+		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 		holds:   newHolds(options.PerNamePerHour),
 	}
@@ -80,9 +82,9 @@ func OpenLedger(dir string, options LedgerOptions) (l *Ledger, cut int64, err er
 }
 
 // Close ends the writer after the lines that wait, and lets another process at
-// the ledger. No other method may be called any more.
+// the ledger. Whoever records something later is told that it was not.
 func (l *Ledger) Close() error {
-	close(l.queue)
+	close(l.closing)
 	<-l.done
 	return errors.Join(l.file.close(), l.unlock())
 }
@@ -109,14 +111,33 @@ func (l *Ledger) Release(ctx context.Context, now time.Time, name string, by Ask
 // Note records a line that nobody waits for. It is lost if the ledger cannot
 // be written.
 func (l *Ledger) Note(e Entry) {
-	l.queue <- &pending{ctx: context.Background(), entry: e}
+	select {
+	case l.queue <- &pending{ctx: context.Background(), entry: e}:
+	case <-l.closing:
+	}
 }
 
 func (l *Ledger) append(p *pending) error {
 	p.answer = make(chan error, 1)
-	l.queue <- p
-	return <-p.answer
+	select {
+	case l.queue <- p:
+	case <-l.closing:
+		return errClosed
+	}
+	select {
+	case err := <-p.answer:
+		return err
+	case <-l.done:
+	}
+	select {
+	case err := <-p.answer:
+		return err
+	default:
+		return errClosed // it came a moment too late
+	}
 }
+
+var errClosed = fmt.Errorf("%w: it is closed", ErrUnrecorded)
 
 // Head gives the end of what is committed.
 func (l *Ledger) Head() Head {
@@ -176,6 +197,9 @@ func (l *Ledger) Repeats(subject Subject, key PublicKey) bool {
 
 // Check says what Take would now say of the claim, without taking anything.
 func (l *Ledger) Check(now time.Time, order Order) error {
+	if err := freeSpace(l.dir); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnrecorded, err)
+	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.holds.check(Entry{

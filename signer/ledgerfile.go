@@ -109,12 +109,8 @@ func (f *ledgerFile) rewind() error {
 
 // reserve keeps the reserve of disk space, and says why it cannot.
 func (f *ledgerFile) reserve() error {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(f.dir, &disk); err != nil {
-		return fmt.Errorf("asking for free disk space: %w", err)
-	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < reserveSize {
-		return fmt.Errorf("%d bytes are free on the ledger's disk, less than %d: %w", free, reserveSize, unix.ENOSPC)
+	if err := freeSpace(f.dir); err != nil {
+		return err
 	}
 	if f.file == nil || f.allocated-f.size > reserveSize/2 {
 		return nil
@@ -126,6 +122,18 @@ func (f *ledgerFile) reserve() error {
 		return nil
 	}
 	return fmt.Errorf("allocating space for the ledger: %w", err)
+}
+
+// freeSpace refuses a disk on which less than the reserve is free.
+func freeSpace(dir string) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return fmt.Errorf("asking for free disk space: %w", err)
+	}
+	if free := disk.Bavail * uint64(disk.Bsize); free < reserveSize {
+		return fmt.Errorf("%d bytes are free on the ledger's disk, less than %d: %w", free, reserveSize, unix.ENOSPC)
+	}
+	return nil
 }
 
 // prune removes the files of days before a time. The line that a kept file

@@ -251,14 +251,14 @@ func TestClientNames(t *testing.T) {
 		{everyClient, "Upper", false}, // not canonical: wire.Parse lowers it
 		{everyClient, "a_b", false},
 	} {
-		if _, err := test.clients.Subject(test.name); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrName) {
+		if _, err := test.clients.Subject(test.name); (err == nil) != test.ok || err != nil && !errors.Is(err, wire.ErrName) {
 			t.Errorf("%s among %s: %v; want ok %v", test.name, test.clients, err, test.ok)
 		}
 	}
-	if _, err := MemberSubject("kubemaster-01", addresses("10.0.0.1")); !errors.Is(err, ErrName) {
+	if _, err := MemberSubject("kubemaster-01", addresses("10.0.0.1")); !errors.Is(err, wire.ErrName) {
 		t.Errorf("a member called kubemaster-01: %v", err)
 	}
-	if _, err := MemberSubject("etcd-1", nil); !errors.Is(err, ErrName) {
+	if _, err := MemberSubject("etcd-1", nil); !errors.Is(err, wire.ErrName) {
 		t.Errorf("a member without address: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 )
 
 // A ledger is a directory with a file for each UTC day on which something was
@@ -151,7 +152,7 @@ func replayFile(dir, name string, head Head, visit func(Entry)) (tail, error) {
 			if readErr != nil {
 				return tail{}, fmt.Errorf("reading the ledger: %w", readErr)
 			}
-			if torn(line, rest) {
+			if torn(line, rest, t.head.Seq+1) {
 				offset += int64(len(rest))
 				break
 			}
@@ -180,20 +181,22 @@ func anchor(line []byte) Head {
 }
 
 // torn says whether the rest of a file, from a line that does not follow, is
-// what a crash leaves of a batch: an unfinished line, or blocks that were never
-// written and read as zeros, with no commit mark beyond that batch's own.
-func torn(line, rest []byte) bool {
+// what a crash leaves of the batch that begins with the line number first: an
+// unfinished line, or blocks that were never written and read as zeros, and no
+// later batch's mark.
+func torn(line, rest []byte, first uint64) bool {
 	if bytes.HasSuffix(line, []byte("\n")) && bytes.IndexByte(line, 0) < 0 {
 		return false
 	}
-	marks := 0
-	for line := range bytes.Lines(rest) {
+	for line := range bytes.Lines(slices.Concat(line, rest)) {
+		// Zeros may stand before the mark on the same line.
+		line = bytes.TrimSuffix(line[bytes.LastIndexByte(line, 0)+1:], []byte("\n"))
 		var e Entry
-		if decodeStrict(bytes.TrimSuffix(line, []byte("\n")), &e) == nil && e.Event == committed {
-			marks++
+		if decodeStrict(line, &e) == nil && e.Event == committed && e.First != first {
+			return false
 		}
 	}
-	return marks <= 1
+	return true
 }
 
 // damage says which line was changed, given the first one that does not follow

@@ -37,7 +37,7 @@ func ParseRequest(data []byte) (Request, error) {
 	// The key's own rules come first: they bound what the signature check costs.
 	key, err := newPublicKey(csr.PublicKey, csr.RawSubjectPublicKeyInfo)
 	if err != nil {
-		return Request{}, fmt.Errorf("%w: %v", ErrRequest, err)
+		return Request{}, err
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return Request{}, fmt.Errorf("%w: its signature does not fit its public key", ErrRequest)

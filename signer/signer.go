@@ -1,6 +1,7 @@
 // Package signer is the certificate authority: the generations of its key, the
 // profiles of what it signs, the requests it accepts, and the ledger that
-// records every certificate before it exists.
+// records every certificate before it exists; signerd's own, which never leaves
+// its memory, is recorded too, but nobody waits for it.
 //
 // It knows no SSH, no etcd, no log and no clock: callers pass the time and are
 // told what happened.
@@ -9,10 +10,8 @@ package signer
 import "errors"
 
 // The classes of refusal that callers tell apart. The text of an error that
-// wraps one of the first four may be shown to the client.
+// wraps one of the first three may be shown to the client.
 var (
-	// ErrName is wrapped by refusals of a name or an address.
-	ErrName = errors.New("bad name")
 	// ErrRequest is wrapped by refusals of a certificate signing request.
 	ErrRequest = errors.New("bad request")
 	// ErrHeld is wrapped when a name belongs to another key.

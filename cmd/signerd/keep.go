@@ -24,8 +24,9 @@ type keeper struct {
 	cluster *peers.Cluster
 	ledger  *signer.Ledger
 
-	away     bool // etcd was away at the last look
-	compared bool // the head in etcd was held against the ledger
+	trouble  string // with etcd at the last look; empty: none
+	compared bool   // the head in etcd was held against the ledger
+	foreign  bool   // and is not in it
 	saved    signer.Head
 }
 
@@ -56,19 +57,30 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	if away := err != nil; away != k.away {
-		k.away = away
-		if away {
-			k.log.Warn().Err(err).Msg("etcd is away; clients and renewals are served")
-		} else {
-			k.log.Info().Msg("etcd is there")
-		}
-	}
+	k.note(err)
 	return joining
 }
 
+// note logs what changed about etcd.
+func (k *keeper) note(err error) {
+	trouble := ""
+	if err != nil {
+		trouble = err.Error()
+	}
+	if trouble == k.trouble {
+		return
+	}
+	k.trouble = trouble
+	if err != nil {
+		k.log.Warn().Err(err).Msg("etcd cannot be used; clients and renewals are served")
+	} else {
+		k.log.Info().Msg("etcd can be used again")
+	}
+}
+
 // saveHead keeps the ledger's head in etcd, after it has compared the one that
-// is there.
+// is there. One that the ledger does not have is evidence, and stays until a
+// person decides.
 func (k *keeper) saveHead(ctx context.Context) error {
 	if !k.compared {
 		if err := k.compareHead(ctx); err != nil {
@@ -77,7 +89,7 @@ func (k *keeper) saveHead(ctx context.Context) error {
 		k.compared = true
 	}
 	head := k.ledger.Head()
-	if head == k.saved {
+	if head == k.saved || k.foreign {
 		return nil
 	}
 	value, err := json.Marshal(head)
@@ -96,20 +108,18 @@ func (k *keeper) compareHead(ctx context.Context) error {
 	if err != nil || value == nil {
 		return err
 	}
+	const decide = "; when you know why, etcdctl del /signerd/ledger lets the ledger as it is count"
 	var head signer.Head
 	if err := json.Unmarshal(value, &head); err != nil {
-		k.log.Error().Err(err).Bytes("value", value).Msg("the ledger's head in etcd does not parse; it is replaced")
+		k.foreign = true
+		k.log.Error().Err(err).Bytes("value", value).Msg("the ledger's head in etcd is not one" + decide)
 		return nil
 	}
 	there, err := k.ledger.Contains(head)
-	if err != nil {
-		k.log.Error().Err(err).Msg("the ledger cannot be read")
-		return nil
-	}
-	if !there {
-		k.log.Error().Uint64("etcd_seq", head.Seq).Stringer("etcd_hash", head.Hash).
+	if k.foreign = err != nil || !there; k.foreign {
+		k.log.Error().Err(err).Uint64("etcd_seq", head.Seq).Stringer("etcd_hash", head.Hash).
 			Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
-			Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy")
+			Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy" + decide)
 	}
 	return nil
 }

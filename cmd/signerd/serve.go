@@ -56,7 +56,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		return exit(exitConfig, err)
 	}
 	ledger, cut, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{
-		PerNamePerHour: *s.config.Limits.PerNamePerHour,
+		PerNamePerHour: s.config.Limits.PerNamePerHour,
 		Retention:      s.config.Retention,
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	front, err := sshfront.New(sshfront.Options{
 		HostKey: s.hostKey,
 		Profile: sshfront.Profile(s.config.SSHProfile),
-		Limits:  s.limits(),
+		Limits:  sshfront.Limits(s.config.Limits.Front),
 		Gate:    desk,
 		Log:     log,
 	})
@@ -88,8 +88,10 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		return exit(exitConfig, err)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Listen)
-	if err != nil {
-		return exit(exitRetry, fmt.Errorf("listening for SSH: %w", err))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return exit(exitRetry, fmt.Errorf("listening for SSH: %w: stop what listens there, or change listen", err))
+	} else if err != nil {
+		return exit(exitConfig, fmt.Errorf("listening for SSH: %w", err))
 	}
 	active := s.authority.Generations()[0]
 	log.Info().Str("version", version.String()).Str("cluster", s.config.Cluster).
@@ -104,7 +106,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		keep(background, log, cluster, ledger)
 	}()
 	defer func() { stop(); <-kept }()
-	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.limits().Command+5*time.Second)
+	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)
 }
 
 // runUntilSignal serves until SIGTERM or SIGINT, then lets commands finish.

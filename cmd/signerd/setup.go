@@ -57,23 +57,34 @@ func load(path string, now time.Time) (*setup, error) {
 // loadTrust reads further CAs to hand out, as PEM.
 func loadTrust(paths []string) ([]byte, error) {
 	var bundle bytes.Buffer
+	var problems *multierror.Error
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
+		certificates, err := loadCAs(path)
 		if err != nil {
-			return nil, fmt.Errorf("reading a trusted CA: %w", err)
-		}
-		certificates, err := signer.ParseCertificates(data)
-		if err != nil {
-			return nil, fmt.Errorf("reading a trusted CA: %s: %w", path, err)
+			problems = multierror.Append(problems, fmt.Errorf("reading a trusted CA: %w", err))
 		}
 		for _, certificate := range certificates {
-			if !certificate.IsCA {
-				return nil, fmt.Errorf("reading a trusted CA: %s: %s is not a CA", path, certificate.Subject)
-			}
 			bundle.Write(signer.EncodeCertificate(certificate))
 		}
 	}
-	return bundle.Bytes(), nil
+	return bundle.Bytes(), problems.ErrorOrNil()
+}
+
+func loadCAs(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := signer.ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, certificate := range certificates {
+		if !certificate.IsCA {
+			return nil, fmt.Errorf("%s: %s is not a CA", path, certificate.Subject)
+		}
+	}
+	return certificates, nil
 }
 
 // roots gives the CAs by which signerd knows etcd.
@@ -82,44 +93,4 @@ func (s *setup) roots() *x509.CertPool {
 	pool.AppendCertsFromPEM(s.authority.Bundle())
 	pool.AppendCertsFromPEM(s.trust)
 	return pool
-}
-
-// limits puts what the configuration sets over the defaults.
-func (s *setup) limits() sshfront.Limits {
-	l, c := sshfront.DefaultLimits(), s.config.Limits
-	l.Exempt, l.HealthChecks = c.Exempt, c.HealthChecks
-	for _, d := range []struct {
-		set time.Duration
-		to  *time.Duration
-	}{
-		{c.LoginGrace, &l.LoginGrace},
-		{c.ConnectionLife, &l.ConnectionLife},
-		{c.Idle, &l.Idle},
-		{c.Unused, &l.Unused},
-		{c.Exec, &l.Exec},
-		{c.Command, &l.Command},
-		{c.Linger, &l.Linger},
-	} {
-		if d.set != 0 {
-			*d.to = d.set
-		}
-	}
-	for _, n := range []struct {
-		set int
-		to  *int
-	}{
-		{c.Connections, &l.Connections},
-		{c.Unauthenticated, &l.Unauthenticated},
-		{c.PerSource, &l.PerSource},
-		{c.PerSourceUnauth, &l.PerSourceUnauth},
-		{c.PerSourcePerSecond, &l.PerSourceRate},
-		{c.Sessions, &l.Sessions},
-		{c.SessionsPerConnection, &l.SessionsInAll},
-		{c.RequestsPerSession, &l.RequestsInSession},
-	} {
-		if n.set != 0 {
-			*n.to = n.set
-		}
-	}
-	return l
 }

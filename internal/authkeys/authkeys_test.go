@@ -78,7 +78,7 @@ func TestAllows(t *testing.T) {
 		denied  string
 	}{
 		{"", "help|get-peers|get-certificate|get-topology|get-status", "kubemaster-01|etcd-2=10.0.0.12|release a|remove etcd-2|rotate status"},
-		{"restrict,no-pty,no-agent-forwarding,no-port-forwarding,no-X11-forwarding,no-user-rc,touch-required,no-touch-required,no-verify-required", "get-peers", "kubemaster-01"},
+		{"restrict,no-pty,no-agent-forwarding,no-port-forwarding,no-X11-forwarding,no-user-rc,touch-required,no-verify-required", "get-peers", "kubemaster-01"},
 		{`permit="get-peers"`, "help|get-peers", "get-status"},
 		{`permit="get-*,kubemaster-07"`, "get-peers|kubemaster-07", "kubemaster-08|kubemaster-071|etcd-2=10.0.0.12|release kubemaster-07"},
 		{`PERMIT="kubemaster-*"`, "help|kubemaster-07", "get-peers|master-1"},
@@ -126,6 +126,7 @@ func TestRefused(t *testing.T) {
 		{`permitlisten="22"`, "restrict"},
 		{`tunnel="1"`, "restrict"},
 		{"verify-required", "no-verify-required"},
+		{"touch-required,no-touch-required", "no-touch-required"},
 		{"unknown", "restrict"},
 		{`unknown="x"`, `from="*"`},
 		{"no-restrict", "restrict"},
@@ -365,7 +366,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, l := range keys.lines {
-			if CheckKey(l.key, MinRSABits) != nil {
+			if CheckKey(l.key, minListedRSABits) != nil {
 				t.Fatalf("%q lists a %s", text, l.key.Type())
 			}
 			if l.command != "" && !l.permit.covers(l.command) {

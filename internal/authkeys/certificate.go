@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -45,7 +46,7 @@ func (l *line) certified(certificate *ssh.Certificate, source netip.Addr, now ti
 		return nil, fmt.Errorf("%w: %v", ErrDenied, err)
 	}
 	if list, ok := certificate.CriticalOptions[sourceAddress]; ok {
-		if sources, err := parseSources(list); err != nil || !sources.match(source) {
+		if !listsNetwork(list, source) {
 			return nil, fmt.Errorf("%w: its source-address does not list %s", ErrDenied, source)
 		}
 	}
@@ -62,6 +63,13 @@ func (l *line) certified(certificate *ssh.Certificate, source netip.Addr, now ti
 		permit:          l.permit,
 		principals:      names,
 	}, nil
+}
+
+// listsNetwork says whether a source-address option lists a source: addresses
+// and networks only, all of them well formed (PROTOCOL.certkeys).
+func listsNetwork(list string, source netip.Addr) bool {
+	sources, err := parseSources(list)
+	return err == nil && !strings.ContainsAny(list, "!*?") && sources.match(source)
 }
 
 // namesIn gives the client names among the certificate's principals that the
@@ -85,7 +93,7 @@ func checkCertificate(certificate *ssh.Certificate, names []string, now time.Tim
 	if len(names) == 0 {
 		return errors.New("it has no principal that is the name of a client admitted here")
 	}
-	if err := CheckKey(certificate.Key, MinRSABits); err != nil {
+	if err := CheckKey(certificate.Key, minListedRSABits); err != nil {
 		return err
 	}
 	if certificate.Signature.Format == ssh.KeyAlgoRSA {

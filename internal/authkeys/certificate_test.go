@@ -41,6 +41,7 @@ func TestCertificates(t *testing.T) {
 		{"a source address", line, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{sourceAddress: "10.0.0.0/24"} }, []string{"get-peers"}, nil, ""},
 		{"another source address", line, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{sourceAddress: "10.0.1.0/24"} }, nil, nil, ""},
 		{"a source address that does not parse", line, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{sourceAddress: "here"} }, nil, nil, ""},
+		{"a pattern as source address", line, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{sourceAddress: "10.0.0.*"} }, nil, nil, ""},
 		{"an empty source address", line, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{sourceAddress: ""} }, nil, nil, ""},
 		{"a forced command", line, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{forceCommand: "get-peers"} }, []string{"get-peers"}, nil, "get-peers"},
 		{"the same command forced twice", `cert-authority,command="get-peers"`, func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{forceCommand: " get-peers"} }, []string{"get-peers"}, nil, "get-peers"},

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// MinRSABits is the smallest RSA key that may be listed.
-const MinRSABits = 3072
+// minListedRSABits is the smallest RSA key that may be listed.
+const minListedRSABits = 3072
 
 // maxRSABits bounds the work that a signature check can cost.
 const maxRSABits = 16384
 
-// KeyTypes are the kinds of key that may log in.
-var KeyTypes = []string{
+// keyTypes are the kinds of key that may log in.
+var keyTypes = []string{
 	ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519,
 	ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoSKECDSA256,
 	ssh.KeyAlgoRSA,
@@ -30,13 +30,13 @@ func isKeyType(word string) bool {
 		"ssh-dss":
 		return true
 	}
-	return slices.Contains(KeyTypes, word)
+	return slices.Contains(keyTypes, word)
 }
 
 // CheckKey refuses a key of a kind that may not log in, and an RSA key below
 // minRSABits.
 func CheckKey(key ssh.PublicKey, minRSABits int) error {
-	if !slices.Contains(KeyTypes, key.Type()) {
+	if !slices.Contains(keyTypes, key.Type()) {
 		return fmt.Errorf("a key of type %s may not log in; use ssh-keygen -t ed25519", key.Type())
 	}
 	if key.Type() != ssh.KeyAlgoRSA {

@@ -55,7 +55,7 @@ func parseKey(text string) (ssh.PublicKey, error) {
 	if key.Type() != kind {
 		return nil, fmt.Errorf("the line says %s, the key is %s", kind, key.Type())
 	}
-	return key, CheckKey(key, MinRSABits)
+	return key, CheckKey(key, minListedRSABits)
 }
 
 // cutBlank splits off the first word and the blanks after it.

@@ -18,6 +18,7 @@ type options struct {
 	expires         time.Time // expiry-time=, the earliest; zero: never
 	command         string    // command=, canonical
 	permit          permit
+	touchRequired   bool
 	noTouchRequired bool
 }
 
@@ -92,7 +93,7 @@ var neverGiven = []string{
 	"permitopen", "permitlisten", "tunnel", "environment",
 }
 
-// withheld are options that take away what a signer never gives.
+// withheld are options that say what is so anyway.
 var withheld = []string{
 	"restrict", "no-pty", "no-port-forwarding", "no-agent-forwarding", "no-x11-forwarding", "no-user-rc",
 	"touch-required", "no-verify-required",
@@ -109,6 +110,7 @@ func (o *options) set(name string, value *string) error {
 		return fmt.Errorf("option %s takes no value", name)
 	case flag:
 		o.authority = o.authority || name == "cert-authority"
+		o.touchRequired = o.touchRequired || name == "touch-required"
 		o.noTouchRequired = o.noTouchRequired || name == "no-touch-required"
 		return nil
 	}
@@ -186,6 +188,9 @@ func parsePrincipals(value string) ([]string, error) {
 // settle checks the options of a line against each other and fills in what
 // follows from them.
 func (o *options) settle() error {
+	if o.noTouchRequired && o.touchRequired {
+		return errors.New("options touch-required and no-touch-required contradict each other")
+	}
 	if o.principals != nil && !o.authority {
 		return errors.New("option principals needs cert-authority")
 	}

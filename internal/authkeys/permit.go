@@ -17,8 +17,6 @@ type pattern struct {
 	address wire.Address // Member: the address asked for; zero: the source's own
 }
 
-var questions = []wire.Verb{wire.Help, wire.GetCertificate, wire.GetPeers, wire.GetTopology, wire.GetStatus}
-
 func parsePermit(value string) (permit, error) {
 	var p permit
 	for text := range strings.SplitSeq(value, ",") {
@@ -88,7 +86,7 @@ func (p pattern) canMatch() bool {
 		}
 		_, err := wire.ParseMemberName(sample)
 		return err == nil
-	case p.verb == "" && (slices.ContainsFunc(questions, matches)):
+	case p.verb == "" && (slices.ContainsFunc(wire.Questions, matches)):
 		return true
 	case p.verb == "" && strings.HasPrefix(sample, "get-"):
 		return false

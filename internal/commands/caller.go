@@ -148,13 +148,8 @@ func (c *caller) may(command wire.Command) error {
 // repeats says whether a command asks for nothing but what the key of a live
 // certificate may: questions, and the same names and addresses again.
 func (c *caller) repeats(command wire.Command) bool {
-	switch command.Verb {
-	case wire.Help, wire.GetCertificate, wire.GetPeers, wire.GetTopology, wire.GetStatus:
-		return true
-	case wire.Client, wire.Member:
-		return slices.ContainsFunc(c.held, func(h *signer.Hold) bool { return commandOf(h) == command.String() })
-	}
-	return false
+	return slices.Contains(wire.Questions, command.Verb) ||
+		slices.ContainsFunc(c.held, func(h *signer.Hold) bool { return commandOf(h) == command.String() })
 }
 
 // commandOf gives the command that repeats a hold.

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
@@ -61,8 +62,8 @@ func newBench(t testing.TB, lines ...string) *bench {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.Authority().Bundle())
 	cluster := must(peers.Connect([]string{"https://127.0.0.1:1"}, peers.Credentials{Roots: roots, Certificate: NewSelf(s).Certificate}))
-	b := &bench{t: t, log: &bytes.Buffer{}, limits: sshfront.DefaultLimits()}
-	b.limits.PerSourceRate = 10000
+	b := &bench{t: t, log: &bytes.Buffer{}, limits: sshfront.Limits(config.DefaultLimits().Front)}
+	b.limits.PerSourcePerSecond = 10000
 	b.desk = New(s, signer.Clients{must(wire.ParseGlob("kubemaster-*"))}, cluster, nil)
 	b.desk.now = func() time.Time { return time.Now().Add(time.Duration(b.ahead.Load())) }
 	b.authorize(lines...)

@@ -18,7 +18,6 @@ var statuses = []struct {
 }{
 	{wire.ErrCommand, wire.Usage, ""},
 	{wire.ErrName, wire.BadName, ""},
-	{signer.ErrName, wire.BadName, ""},
 	{signer.ErrRequest, wire.BadRequest, ""},
 	{errDenied, wire.Denied, ""},
 	{signer.ErrHeld, wire.Denied, ""},

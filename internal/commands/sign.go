@@ -17,7 +17,7 @@ func signClient(ctx context.Context, c *caller, command wire.Command, stdin sshf
 		return wire.Answer{}, err
 	}
 	if slices.Contains(c.desk.cluster.Names(), command.Name) {
-		return wire.Answer{}, fmt.Errorf("%w: %s is the name of a member of etcd", signer.ErrName, command.Name)
+		return wire.Answer{}, fmt.Errorf("%w: %s is the name of a member of etcd", wire.ErrName, command.Name)
 	}
 	order, err := c.order(ctx, subject, stdin)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,36 +41,67 @@ type Config struct {
 	Limits         Limits
 }
 
-// Limits are the values of the limits section. Zero is what was not set, but
-// for PerNamePerHour.
+// Limits are the limits section.
 type Limits struct {
-	PerNamePerHour        *int           `yaml:"per_name_per_hour"`
-	PerSourcePerSecond    int            `yaml:"per_source_per_second"`
-	Exempt                []netip.Prefix `yaml:"exempt"`
-	HealthChecks          []netip.Prefix `yaml:"health_checks"`
-	LoginGrace            time.Duration  `yaml:"login_grace"`
-	ConnectionLife        time.Duration  `yaml:"connection_life"`
-	Idle                  time.Duration  `yaml:"idle"`
-	Unused                time.Duration  `yaml:"unused"`
-	Exec                  time.Duration  `yaml:"exec"`
-	Command               time.Duration  `yaml:"command"`
-	Linger                time.Duration  `yaml:"linger"`
-	Connections           int            `yaml:"connections"`
-	Unauthenticated       int            `yaml:"unauthenticated"`
-	PerSource             int            `yaml:"per_source"`
-	PerSourceUnauth       int            `yaml:"per_source_unauthenticated"`
-	Sessions              int            `yaml:"sessions"`
-	SessionsPerConnection int            `yaml:"sessions_per_connection"`
-	RequestsPerSession    int            `yaml:"requests_per_session"`
+	PerNamePerHour int `yaml:"per_name_per_hour"` // certificates; 0: no limit
+	Front          `yaml:",inline"`
+}
+
+// Front bounds what clients can make the SSH server do. It converts to
+// sshfront.Limits, whose fields say what each means.
+type Front struct {
+	LoginGrace     time.Duration `yaml:"login_grace"`
+	ConnectionLife time.Duration `yaml:"connection_life"`
+	Idle           time.Duration `yaml:"idle"`
+	Unused         time.Duration `yaml:"unused"`
+	Exec           time.Duration `yaml:"exec"`
+	Command        time.Duration `yaml:"command"`
+	Linger         time.Duration `yaml:"linger"`
+
+	Connections           int `yaml:"connections"`
+	Unauthenticated       int `yaml:"unauthenticated"`
+	PerSource             int `yaml:"per_source"`
+	PerSourceUnauth       int `yaml:"per_source_unauthenticated"`
+	PerSourcePerSecond    int `yaml:"per_source_per_second"`
+	Sessions              int `yaml:"sessions"`
+	SessionsPerConnection int `yaml:"sessions_per_connection"`
+	RequestsPerSession    int `yaml:"requests_per_session"`
+
+	Exempt       []netip.Prefix `yaml:"exempt"`
+	HealthChecks []netip.Prefix `yaml:"health_checks"`
+}
+
+// DefaultLimits are in force where nothing else is configured.
+func DefaultLimits() Limits {
+	return Limits{
+		PerNamePerHour: 60,
+		Front: Front{
+			LoginGrace:     10 * time.Second,
+			ConnectionLife: 2 * time.Minute,
+			Idle:           30 * time.Second,
+			Unused:         20 * time.Second,
+			Exec:           5 * time.Second,
+			Command:        20 * time.Second,
+			Linger:         time.Second,
+
+			Connections:           128,
+			Unauthenticated:       64,
+			PerSource:             16,
+			PerSourceUnauth:       8,
+			PerSourcePerSecond:    10,
+			Sessions:              4,
+			SessionsPerConnection: 64,
+			RequestsPerSession:    32,
+		},
+	}
 }
 
 // Defaults of what may be left out.
 const (
-	DefaultPath           = "/etc/signerd/signerd.yaml"
-	defaultClients        = "kubemaster-*"
-	defaultSSHProfile     = "compatible"
-	defaultRetention      = "400d"
-	defaultPerNamePerHour = 60
+	DefaultPath       = "/etc/signerd/signerd.yaml"
+	defaultClients    = "kubemaster-*"
+	defaultSSHProfile = "compatible"
+	defaultRetention  = "400d"
 )
 
 // minRetention keeps a member's last line longer than its certificate: the
@@ -109,6 +141,7 @@ func Parse(path string, data []byte) (*Config, error) {
 		Clients:    []string{defaultClients},
 		SSHProfile: defaultSSHProfile,
 		Retention:  defaultRetention,
+		Limits:     DefaultLimits(),
 	}
 	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
@@ -159,12 +192,18 @@ func (r *reader) read(f file) *Config {
 		SSHProfile:     f.SSHProfile,
 		Limits:         f.Limits,
 	}
-	var err error
+	_, port, err := net.SplitHostPort(f.Listen)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		r.problem("listen: %q is not of the form host:port or :port, with a number", f.Listen)
+	}
 	if c.Cluster, err = wire.ParseClusterID(f.Cluster); err != nil {
 		r.problem("cluster: %w", err)
 	}
-	if _, _, err := net.SplitHostPort(f.Listen); err != nil {
-		r.problem("listen: %q is not of the form host:port or :port", f.Listen)
+	if f.SSHProfile != "compatible" && f.SSHProfile != "strict" {
+		r.problem("ssh_profile: %q is neither compatible nor strict", f.SSHProfile)
+	}
+	if len(f.Clients) == 0 {
+		r.problem("clients: no pattern; nobody could ask for a certificate")
 	}
 	for _, endpoint := range f.Etcd {
 		r.endpoint(endpoint)
@@ -185,7 +224,7 @@ func (r *reader) read(f file) *Config {
 	if c.Retention, err = parseDays(f.Retention); err != nil || c.Retention < minRetention {
 		r.problem("retention: %q is not a number of days like 400d, of at least %s", f.Retention, formatDays(minRetention))
 	}
-	r.limits(&c.Limits)
+	r.limits(c.Limits)
 	return c
 }
 
@@ -207,31 +246,14 @@ func (r *reader) endpoint(endpoint string) {
 	}
 }
 
-func (r *reader) limits(l *Limits) {
-	if l.PerNamePerHour == nil {
-		n := defaultPerNamePerHour
-		l.PerNamePerHour = &n
+func (r *reader) limits(l Limits) {
+	if l.PerNamePerHour < 0 {
+		r.problem("limits: per_name_per_hour is negative")
 	}
-	for key, value := range map[string]int64{
-		"per_name_per_hour":          int64(*l.PerNamePerHour),
-		"per_source_per_second":      int64(l.PerSourcePerSecond),
-		"login_grace":                int64(l.LoginGrace),
-		"connection_life":            int64(l.ConnectionLife),
-		"idle":                       int64(l.Idle),
-		"unused":                     int64(l.Unused),
-		"exec":                       int64(l.Exec),
-		"command":                    int64(l.Command),
-		"linger":                     int64(l.Linger),
-		"connections":                int64(l.Connections),
-		"unauthenticated":            int64(l.Unauthenticated),
-		"per_source":                 int64(l.PerSource),
-		"per_source_unauthenticated": int64(l.PerSourceUnauth),
-		"sessions":                   int64(l.Sessions),
-		"sessions_per_connection":    int64(l.SessionsPerConnection),
-		"requests_per_session":       int64(l.RequestsPerSession),
-	} {
-		if value < 0 {
-			r.problem("limits: %s is negative", key)
+	front := reflect.ValueOf(l.Front)
+	for i := range front.NumField() {
+		if field := front.Field(i); field.CanInt() && field.Int() <= 0 {
+			r.problem("limits: %s must be more than 0", front.Type().Field(i).Tag.Get("yaml"))
 		}
 	}
 	for _, network := range slices.Concat(l.Exempt, l.HealthChecks) {

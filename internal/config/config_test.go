@@ -25,7 +25,7 @@ func TestMinimal(t *testing.T) {
 	if c.AuthorizedKeys != "/etc/signerd/authorized_keys" {
 		t.Errorf("a relative path became %s", c.AuthorizedKeys)
 	}
-	if got := fmt.Sprintln(c.Clients, c.SSHProfile, c.Retention, *c.Limits.PerNamePerHour); got != "[kubemaster-*] compatible 9600h0m0s 60\n" {
+	if got := fmt.Sprintln(c.Clients, c.SSHProfile, c.Retention, c.Limits.PerNamePerHour); got != "[kubemaster-*] compatible 9600h0m0s 60\n" {
 		t.Errorf("the defaults are %s", got)
 	}
 }
@@ -59,12 +59,12 @@ limits:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Retention != 100*24*time.Hour || *c.Limits.PerNamePerHour != 0 || c.Trust[0] != "/etc/signerd/old-ca.crt" || len(c.Clients) != 2 {
+	if c.Retention != 100*24*time.Hour || c.Limits.PerNamePerHour != 0 || c.Trust[0] != "/etc/signerd/old-ca.crt" || len(c.Clients) != 2 {
 		t.Errorf("%+v", c)
 	}
-	limits := reflect.ValueOf(c.Limits)
+	limits, defaults := reflect.ValueOf(c.Limits.Front), reflect.ValueOf(DefaultLimits().Front)
 	for i := range limits.NumField() {
-		if limits.Field(i).IsZero() {
+		if reflect.DeepEqual(limits.Field(i).Interface(), defaults.Field(i).Interface()) {
 			t.Errorf("%s was not read", limits.Type().Field(i).Name)
 		}
 	}
@@ -92,7 +92,13 @@ func TestRefused(t *testing.T) {
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\ntrust: [\"\"]", "trust:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nretention: 400", "retention:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nretention: 30d", "at least 60d"},
-		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idle: -1s}", "idle is negative"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idle: 0s}", "idle must be more than 0"},
+		{`listen: ":22"`, `listen: ":ssh"`, "listen:"},
+		{`listen: ":22"`, `listen: ":70000"`, "listen:"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nclients: []", "clients: no pattern"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nssh_profile: lax", "ssh_profile:"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {per_name_per_hour: -1}", "per_name_per_hour is negative"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {connections: 0}", "connections must be more than 0"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1/8]}", "the network is 10.0.0.0/8"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1]}", ":7:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idel: 1s}", "field idel not found"},

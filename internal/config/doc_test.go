@@ -18,9 +18,12 @@ func TestPage(t *testing.T) {
 	if _, err := Parse("/etc/signerd/signerd.yaml", []byte(example)); err != nil {
 		t.Errorf("the example: %v", err)
 	}
-	for _, section := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Limits]()} {
+	for _, section := range []reflect.Type{reflect.TypeFor[file](), reflect.TypeFor[Limits](), reflect.TypeFor[Front]()} {
 		for i := range section.NumField() {
 			key := section.Field(i).Tag.Get("yaml")
+			if key == ",inline" {
+				continue
+			}
 			if !strings.Contains(string(data), "\n| `"+key+"` |") {
 				t.Errorf("%s has no row", key)
 			}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
@@ -70,7 +71,8 @@ func Symlink(target, path string) error {
 // CreateDir makes the directory path, mode 0700, with the files that fill puts
 // into it: all of them or no directory. If path is there already, and is not
 // an empty directory, it changes nothing and returns an error that is
-// fs.ErrExist. What an interrupted CreateDir left beside path is swept away:
+// fs.ErrExist. What root makes belongs to the owner of the directory above, as
+// that is the daemon's. What an interrupted CreateDir left beside path is swept away:
 // nobody has seen it.
 func CreateDir(path string, fill func(staging string) error) error {
 	if entries, err := os.ReadDir(path); err == nil && len(entries) > 0 {
@@ -88,7 +90,7 @@ func CreateDir(path string, fill func(staging string) error) error {
 	if err := fill(staging); err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
-	if err := SyncDir(staging); err != nil {
+	if err := errors.Join(handOver(staging), SyncDir(staging)); err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
 	// rename(2) replaces an empty directory and no other; os.Rename replaces
@@ -97,6 +99,21 @@ func CreateDir(path string, fill func(staging string) error) error {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// handOver gives what root made to the owner of the directory above.
+func handOver(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	above, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	owner := above.Sys().(*syscall.Stat_t)
+	return filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, int(owner.Uid), int(owner.Gid)))
+	})
 }
 
 // SyncDir makes the names in a directory durable: fsync(2) of a file does not

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -10,9 +11,13 @@ import (
 )
 
 // ReadSecret reads a private key's file. It refuses what is not a regular file
-// of this user or root, or what anybody else may read or write.
+// of this user or root, or what anybody else may read or write. Root may read
+// every user's: it looks after the daemon's files.
 func ReadSecret(path string) ([]byte, error) {
 	return readChecked(path, func(info fs.FileInfo) error {
+		if err := checkOwner(path, info); err != nil && os.Geteuid() != 0 {
+			return err
+		}
 		if mode := info.Mode().Perm(); mode&0o077 != 0 {
 			return fmt.Errorf("%s: mode %04o lets others at a private key: chmod 600 %s", path, mode, path)
 		}
@@ -46,7 +51,9 @@ func ReadTrusted(path string) ([]byte, error) {
 			break
 		}
 	}
-	return readChecked(path, func(info fs.FileInfo) error { return checkUnwritable(path, info) })
+	return readChecked(path, func(info fs.FileInfo) error {
+		return errors.Join(checkOwner(path, info), checkUnwritable(path, info))
+	})
 }
 
 // readChecked looks at the file that it reads, not at a name that may change.
@@ -62,9 +69,6 @@ func readChecked(path string, check func(fs.FileInfo) error) ([]byte, error) {
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if err := checkOwner(path, info); err != nil {
-		return nil, err
 	}
 	if err := check(info); err != nil {
 		return nil, err

@@ -98,7 +98,7 @@ func (c *conn) silent() bool {
 func (c *conn) openSession() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.login || c.draining || c.sessions >= c.limits.Sessions || c.opened >= c.limits.SessionsInAll {
+	if !c.login || c.draining || c.sessions >= c.limits.Sessions || c.opened >= c.limits.SessionsPerConnection {
 		return false
 	}
 	c.sessions++

@@ -85,7 +85,7 @@ func (g *guard) sourceOf(address netip.Addr) *source {
 	if s, ok := g.sources.Get(network); ok {
 		return s
 	}
-	s := &source{rate: rate.NewLimiter(rate.Limit(g.limits.PerSourceRate), g.limits.PerSourceRate)}
+	s := &source{rate: rate.NewLimiter(rate.Limit(g.limits.PerSourcePerSecond), g.limits.PerSourcePerSecond)}
 	g.sources.Add(network, s)
 	return s
 }

@@ -6,7 +6,8 @@ import (
 )
 
 // Limits bound what clients can make the server do. The zero value admits
-// nobody; start from DefaultLimits.
+// nobody; signerd.yaml(5) has the defaults. internal/config has the same fields
+// in the same order, with their names there.
 type Limits struct {
 	LoginGrace     time.Duration // from accept to login, absolute
 	ConnectionLife time.Duration // from accept to the end, absolute
@@ -16,43 +17,21 @@ type Limits struct {
 	Command        time.Duration // for a command, and for its client to take the answer
 	Linger         time.Duration // for stdin that still comes after the answer
 
-	Connections       int // at once
-	Unauthenticated   int // of these, before login
-	PerSource         int // connections at once from one address, or IPv6 /64
-	PerSourceUnauth   int // of these, before login
-	PerSourceRate     int // new connections a second, burst the same
-	Sessions          int // at once on a connection
-	SessionsInAll     int // on a connection
-	RequestsInSession int // channel requests
+	Connections           int // at once
+	Unauthenticated       int // of these, before login
+	PerSource             int // connections at once from one address, or IPv6 /64
+	PerSourceUnauth       int // of these, before login
+	PerSourcePerSecond    int // new connections, burst the same
+	Sessions              int // at once on a connection
+	SessionsPerConnection int // in all
+	RequestsPerSession    int // channel requests
 
 	Exempt       []netip.Prefix // networks that the per-source limits do not bind
 	HealthChecks []netip.Prefix // networks whose connections may end before the banner without a log line
 }
 
-// DefaultLimits are those that signerd.yaml(5) gives.
-func DefaultLimits() Limits {
-	return Limits{
-		LoginGrace:     10 * time.Second,
-		ConnectionLife: 2 * time.Minute,
-		Idle:           30 * time.Second,
-		Unused:         20 * time.Second,
-		Exec:           5 * time.Second,
-		Command:        20 * time.Second,
-		Linger:         time.Second,
-
-		Connections:       128,
-		Unauthenticated:   64,
-		PerSource:         16,
-		PerSourceUnauth:   8,
-		PerSourceRate:     10,
-		Sessions:          4,
-		SessionsInAll:     64,
-		RequestsInSession: 32,
-	}
-}
-
 const (
-	maxAuthTries = 4       // keys an agent may offer before the right one
+	maxAuthTries = 4       // the fourth key that is not let in ends the connection
 	maxLinger    = 8 << 20 // bytes of stdin taken after the answer
 	// refusalPatience is how long a refused client may take to begin to send.
 	refusalPatience = 100 * time.Millisecond

@@ -74,7 +74,7 @@ func (r *session) receive(requests <-chan *ssh.Request, commands chan<- string) 
 	defer r.server.recovered("session requests")
 	count, started := 0, false
 	for request := range requests {
-		if count++; count > r.server.options.Limits.RequestsInSession {
+		if count++; count > r.server.options.Limits.RequestsPerSession {
 			r.conn.Close() //nolint:errcheck // nobody to tell
 		}
 		command, ok := commandOf(request)

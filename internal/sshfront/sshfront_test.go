@@ -79,6 +79,16 @@ func (g *testGate) Call(ctx context.Context, command string, stdin Stdin) (wire.
 	return wire.Answer{Output: []byte("<" + command + ">"), Note: "a note"}, nil
 }
 
+// testLimits are like those that are in force by default.
+func testLimits() Limits {
+	return Limits{
+		LoginGrace: 10 * time.Second, ConnectionLife: 2 * time.Minute, Idle: 30 * time.Second, Unused: 20 * time.Second,
+		Exec: 5 * time.Second, Command: 20 * time.Second, Linger: time.Second,
+		Connections: 128, Unauthenticated: 64, PerSource: 16, PerSourceUnauth: 8, PerSourcePerSecond: 10,
+		Sessions: 4, SessionsPerConnection: 64, RequestsPerSession: 32,
+	}
+}
+
 type testServer struct {
 	*Server
 	gate    *testGate
@@ -107,8 +117,8 @@ func (l *lockedBuffer) String() string {
 
 func newServer(t *testing.T, change func(*Limits)) *testServer {
 	t.Helper()
-	limits := DefaultLimits()
-	limits.PerSourceRate = 10000
+	limits := testLimits()
+	limits.PerSourcePerSecond = 10000
 	if change != nil {
 		change(&limits)
 	}
@@ -358,8 +368,8 @@ func TestDeadlines(t *testing.T) {
 
 // The limits for one source, IPv6 hosts counting as their /64, and in all.
 func TestGuard(t *testing.T) {
-	limits := DefaultLimits()
-	limits.Connections, limits.Unauthenticated, limits.PerSource, limits.PerSourceUnauth, limits.PerSourceRate = 6, 5, 3, 2, 1000
+	limits := testLimits()
+	limits.Connections, limits.Unauthenticated, limits.PerSource, limits.PerSourceUnauth, limits.PerSourcePerSecond = 6, 5, 3, 2, 1000
 	limits.Exempt = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
 	g := must(newGuard(limits))
 	admit := func(source string, want error) *ticket {
@@ -390,8 +400,8 @@ func TestGuard(t *testing.T) {
 	b.end()
 	admit("192.168.0.1", errUnauthFull)
 
-	limits = DefaultLimits()
-	limits.PerSourceRate = 3
+	limits = testLimits()
+	limits.PerSourcePerSecond = 3
 	g = must(newGuard(limits))
 	for range 3 {
 		admit("10.0.0.1", nil).end()
@@ -401,7 +411,7 @@ func TestGuard(t *testing.T) {
 }
 
 func TestRefusedConnectionsAreClosed(t *testing.T) {
-	s := newServer(t, func(l *Limits) { l.PerSourceRate = 2 })
+	s := newServer(t, func(l *Limits) { l.PerSourcePerSecond = 2 })
 	for i := range 4 {
 		c := must(net.Dial("tcp", s.address))
 		defer c.Close()
@@ -416,7 +426,7 @@ func TestRefusedConnectionsAreClosed(t *testing.T) {
 }
 
 func TestSessionLimits(t *testing.T) {
-	s := newServer(t, func(l *Limits) { l.SessionsInAll, l.RequestsInSession = 6, 5 })
+	s := newServer(t, func(l *Limits) { l.SessionsPerConnection, l.RequestsPerSession = 6, 5 })
 	client := s.dial(t)
 	var open []*ssh.Session
 	for range 4 {

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -49,9 +48,6 @@ func (a Address) String() string {
 	}
 	return a.host
 }
-
-// Compare orders addresses by their text.
-func (a Address) Compare(b Address) int { return cmp.Compare(a.String(), b.String()) }
 
 // MarshalText and UnmarshalText let an Address stand in JSON.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }

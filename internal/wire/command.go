@@ -32,8 +32,8 @@ const (
 // Steps are the words that may follow "rotate".
 var Steps = []string{"prepare", "activate", "retire", "finish", "rollback", "abort", "status"}
 
-// questions are the commands of one fixed word.
-var questions = []Verb{Help, GetCertificate, GetPeers, GetTopology, GetStatus}
+// Questions are the commands of one fixed word, which change nothing.
+var Questions = []Verb{Help, GetCertificate, GetPeers, GetTopology, GetStatus}
 
 // Command is one well-formed command line. It comes from Parse.
 type Command struct {
@@ -67,9 +67,9 @@ func parseWord(word string) (Command, error) {
 	switch {
 	case word == "--help":
 		return Command{Verb: Help}, nil
-	case slices.Contains(questions, Verb(word)):
+	case slices.Contains(Questions, Verb(word)):
 		return Command{Verb: Verb(word)}, nil
-	case strings.HasPrefix(lower, "get-") || slices.Contains(questions, Verb(lower)):
+	case strings.HasPrefix(lower, "get-") || slices.Contains(Questions, Verb(lower)):
 		return Command{}, fmt.Errorf("%w: %q; ask for help", ErrCommand, word)
 	case takesArgument(Verb(lower)):
 		return Command{}, fmt.Errorf("%w: %q needs one word after it, in lower case", ErrCommand, word)
@@ -149,5 +149,5 @@ func (c Command) String() string {
 // IsCommandWord says whether a word is a command's own and so nobody's name.
 func IsCommandWord(word string) bool {
 	v := Verb(word)
-	return slices.Contains(questions, v) || takesArgument(v) || strings.HasPrefix(word, "get-")
+	return slices.Contains(Questions, v) || takesArgument(v) || strings.HasPrefix(word, "get-")
 }

@@ -17,7 +17,7 @@ func TestPage(t *testing.T) {
 	for _, status := range []Status{OK, BadName, BadRequest, Usage, Internal, Retry, Denied} {
 		want = append(want, fmt.Sprintf("\n| %d | ", status))
 	}
-	for _, verb := range questions {
+	for _, verb := range Questions {
 		want = append(want, fmt.Sprintf("\n| `%s`", verb))
 	}
 	want = append(want, "\n| `release <name>` |", "\n| `remove etcd-<id>` |", fmt.Sprintf("at most %d bytes and no control", MaxCommand),

@@ -3,7 +3,6 @@ package wire
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 )
 
@@ -15,8 +14,9 @@ var ErrName = errors.New("bad name")
 const MemberPrefix = "etcd-"
 
 // ParseHostName gives the lower-case form of a host name: labels of letters,
-// digits and inner hyphens, 63 bytes each and 253 in all (RFC 1123, 2.1). What
-// reads as an IP address is none. The error wraps ErrName.
+// digits and inner hyphens, 63 bytes each and 253 in all. The last label is not
+// a number, so that no name reads as an IP address (RFC 1123, 2.1). The error
+// wraps ErrName.
 func ParseHostName(s string) (string, error) {
 	name := strings.ToLower(s)
 	ok := name != "" && len(name) <= 253
@@ -24,7 +24,8 @@ func ParseHostName(s string) (string, error) {
 		ok = ok && label != "" && len(label) <= 63 && onlyContains(label, alphanumeric+"-") &&
 			!strings.HasPrefix(label, "-") && !strings.HasSuffix(label, "-")
 	}
-	if _, err := netip.ParseAddr(name); !ok || err == nil {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if !ok || onlyContains(last, digits) {
 		return "", fmt.Errorf("%w: %q is not a host name: letters, digits, hyphens and dots only", ErrName, s)
 	}
 	return name, nil
@@ -60,9 +61,8 @@ func ParseClusterID(s string) (string, error) {
 }
 
 const (
-	lowerCase    = "abcdefghijklmnopqrstuvwxyz"
 	digits       = "0123456789"
-	alphanumeric = lowerCase + digits
+	alphanumeric = "abcdefghijklmnopqrstuvwxyz" + digits
 )
 
 // isIdentifier holds for the alphabet that member and cluster ids share with
