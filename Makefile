@@ -24,6 +24,10 @@ build: ## build/signerd
 .PHONY: test
 test: ## unit, script and integration tests
 	@tools/need $(NEED_TEST)
+	@$(MAKE) --no-print-directory test-go # a new make sees what was installed
+
+.PHONY: test-go
+test-go:
 	$(TEST) ./...
 	cd integration && $(TEST) -timeout 15m ./...
 

@@ -6,8 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/signerd/signerd/integration/lab"
 )
 
 // What is issued opens the doors that it is for, and no other.
@@ -216,7 +219,7 @@ func TestEtcdAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun = time.Now()
-	refused(t, l, 75, "etcd does not answer", "", "get-peers")
+	refused(t, l, 75, "cannot use etcd", "", "get-peers")
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("get-peers took %s", took)
 	}
@@ -247,14 +250,45 @@ func TestNoQuorum(t *testing.T) {
 		return strings.Count(peers, "\n") == 2
 	})
 	m.Process.Kill()
-	begun := time.Now()
 	eventually(t, 15*time.Second, "one member's list is given", func() bool {
-		out, err := l.Run("", "sh", "-c", "ssh -F ssh_config signer@leader get-peers 2>note; cat note >&2")
-		return err == nil && out == peers && strings.Contains(read(t, l.Path("note")), "no quorum")
+		out := within5s(t, l)
+		return out == peers && strings.Contains(read(t, l.Path("note")), "no quorum")
 	})
-	t.Logf("without quorum after %s", time.Since(begun))
-	refused(t, l, 75, "etcd does not answer", "", "get-topology")
+	refused(t, l, 75, "cannot use etcd", "", "get-topology")
 	newClient(t, l, "kubemaster-01")
+}
+
+// within5s asks for the peers, which takes five seconds at most, and leaves
+// stderr in the file note.
+func within5s(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	begun := time.Now()
+	out, err := l.Run("", "sh", "-c", "ssh -F ssh_config signer@leader get-peers 2>note")
+	if took := time.Since(begun); err != nil || took > 5*time.Second {
+		t.Errorf("get-peers took %s: %v", took, err)
+	}
+	return out
+}
+
+// An etcd that accepts connections and answers nothing is as good as away.
+func TestEtcdHangs(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	peers := ssh(t, l, "", "get-peers")
+	m := l.Members["etcd-1"]
+	if err := m.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if got := within5s(t, l); got != peers || !strings.Contains(read(t, l.Path("note")), "the last list") {
+		t.Errorf("with an etcd that hangs get-peers is %q, %q", got, read(t, l.Path("note")))
+	}
+	newClient(t, l, "kubemaster-01")
+	if err := m.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 15*time.Second, "etcd answers again", func() bool {
+		return within5s(t, l) == peers && read(t, l.Path("note")) == ""
+	})
 }
 
 // What is wrong between signerd and etcd is in the journal in TLS's own words,
@@ -282,7 +316,7 @@ func TestRealTLSError(t *testing.T) {
 	eventually(t, 15*time.Second, "the journal has the reason", func() bool {
 		return strings.Contains(read(t, l.Path("signerd.log")), "x509: certificate signed by unknown authority")
 	})
-	refused(t, l, 75, "etcd does not answer", "", "get-peers")
+	refused(t, l, 75, "cannot use etcd", "", "get-peers")
 }
 
 // With etcd's authentication on, signerd is a user with the root role; without
@@ -352,10 +386,36 @@ func TestCutLedgerShows(t *testing.T) {
 	if _, err := l.Run("", l.Binary, "ledger", "verify", "--config", l.Path("signerd.yaml")); err != nil {
 		t.Errorf("by itself the shorter ledger is whole: %v", err)
 	}
+	// It says so at each start, until a person decides.
+	for starts := 1; starts <= 2; starts++ {
+		if err := l.StartSigner(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 15*time.Second, "the journal says so", func() bool {
+			return strings.Count(read(t, l.Path("signerd.log")), "its end was cut off") == starts
+		})
+		if err := l.Signer.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := l.StartSigner(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 15*time.Second, "the journal says so", func() bool {
-		return strings.Contains(read(t, l.Path("signerd.log")), "its end was cut off")
+	before, err := l.Ctl("kubemaster-01", "get", "/signerd/ledger", "--print-value-only")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Ctl("kubemaster-01", "del", "/signerd/ledger"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Signer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 15*time.Second, "the ledger as it is counts", func() bool {
+		out, err := l.Ctl("kubemaster-01", "get", "/signerd/ledger", "--print-value-only")
+		return err == nil && strings.Contains(out, `"seq":`) && out != before
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -147,7 +148,7 @@ func TestFullDisk(t *testing.T) {
 	fillUp(t, fill)
 
 	for _, name := range []string{"kubemaster-01", "kubemaster-02"} {
-		refused(t, l, 75, "cannot write its ledger, so nothing changed", csr, name)
+		refused(t, l, 75, "cannot write its ledger, so nothing was signed", csr, name)
 	}
 	ssh(t, l, "", "get-certificate")
 	ssh(t, l, "", "get-status")
@@ -282,5 +283,44 @@ func TestTermLetsRequestsFinish(t *testing.T) {
 	_ = client.Close()
 	if err := l.Signer.Stop(); err != nil {
 		t.Errorf("the daemon ended with %v", err)
+	}
+}
+
+// ca create that is killed at any moment has made a CA, or none and no trace
+// that the next one stumbles over.
+func TestKilledWhileMakingTheCA(t *testing.T) {
+	l := newLab(t, "")
+	if err := os.RemoveAll(l.Path("authority")); err != nil {
+		t.Fatal(err)
+	}
+	rounds, made := 20, 0
+	if long {
+		rounds = 200
+	}
+	for range rounds {
+		cmd := exec.Command(l.Binary, "ca", "create", "--config", l.Path("signerd.yaml"))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Duration(rand.IntN(20000)) * time.Microsecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if _, err := os.Stat(l.Path("authority")); err != nil {
+			continue
+		}
+		made++
+		if _, err := l.Run("", l.Binary, "check", "--config", l.Path("signerd.yaml")); err != nil {
+			t.Errorf("the CA that was made: %v", err)
+		}
+		if err := os.RemoveAll(l.Path("authority")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of %d were made before the kill", made, rounds)
+	if _, err := l.Run("", l.Binary, "ca", "create", "--config", l.Path("signerd.yaml")); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(l.Path("authority.*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

@@ -52,11 +52,7 @@ func PeerURL(address wire.Address) string {
 func (c *Cluster) Register(ctx context.Context, now time.Time, name string, addresses []wire.Address, source netip.Addr) error {
 	c.changes.Lock()
 	defer c.changes.Unlock()
-	members, err := c.Members(ctx)
-	if err != nil {
-		return err
-	}
-	intents, err := c.intents(ctx)
+	members, intents, err := c.membership(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +74,17 @@ func (c *Cluster) Register(ctx context.Context, now time.Time, name string, addr
 	return c.add(ctx, intent{intentVersion, name, PeerURL(addresses[0]), now.UTC()}, members, intents)
 }
 
-// add registers a new learner.
+// membership gives the members and who is joining.
+func (c *Cluster) membership(ctx context.Context) ([]Member, []intent, error) {
+	members, err := c.Members(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	intents, err := c.intents(ctx)
+	return members, intents, err
+}
+
+// add registers a new learner. An intent that etcd then refuses is forgotten.
 func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, intents []intent) error {
 	for _, m := range members {
 		if m.Learner {
@@ -91,20 +97,25 @@ func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, inte
 	if err := c.putIntent(ctx, wanted); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	change, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	response, err := c.client.MemberAddAsLearner(ctx, []string{wanted.PeerURL})
-	if err != nil {
-		return c.unchanged(ctx, "adding "+wanted.Name, err)
+	response, err := c.client.MemberAddAsLearner(change, []string{wanted.PeerURL})
+	if err == nil {
+		c.remember(membersOf(response.Members))
+		return nil
 	}
-	c.remember(membersOf(response.Members))
-	return nil
+	err = c.unchanged(ctx, "adding "+wanted.Name, err)
+	if errors.Is(err, ErrBusy) {
+		// One that stays all the same is replaced by the next.
+		_ = c.deleteIntent(ctx, wanted.Name)
+	}
+	return err
 }
 
-// move gives a member that asks with other addresses its new peer URL.
+// move gives a member that asks with another first address its new peer URL. A
+// member whose URL has that address, at whatever port, stays as it is.
 func (c *Cluster) move(ctx context.Context, m Member, name string, addresses []wire.Address, source netip.Addr) error {
-	url := PeerURL(addresses[0])
-	if slices.Equal(m.PeerURLs, []string{url}) {
+	if anyAt(m.PeerURLs, addresses[0]) {
 		return nil
 	}
 	switch {
@@ -117,44 +128,36 @@ func (c *Cluster) move(ctx context.Context, m Member, name string, addresses []w
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if _, err := c.client.MemberUpdate(ctx, m.ID, []string{url}); err != nil {
+	if _, err := c.client.MemberUpdate(ctx, m.ID, []string{PeerURL(addresses[0])}); err != nil {
 		return c.unchanged(ctx, "moving "+name, err)
 	}
 	return nil
 }
 
 // Remove takes a member out of the cluster, whether it has started or not, and
-// forgets its intent. That nobody of that name is there is success. The error
+// forgets its intent. It says whether one of that name was there. The error
 // wraps ErrAway or ErrBusy.
-func (c *Cluster) Remove(ctx context.Context, name string) error {
+func (c *Cluster) Remove(ctx context.Context, name string) (removed bool, err error) {
 	c.changes.Lock()
 	defer c.changes.Unlock()
-	members, err := c.Members(ctx)
+	members, intents, err := c.membership(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	intents, err := c.intents(ctx)
-	if err != nil {
-		return err
-	}
-	voters := 0
-	for _, m := range members {
-		if !m.Learner {
-			voters++
-		}
-	}
+	voters := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Learner })
 	for _, m := range members {
 		if nameOf(m, intents) != name {
 			continue
 		}
-		if voters == 1 && !m.Learner {
-			return fmt.Errorf("%w: %s is the last member that votes; without it there is no cluster", ErrBusy, name)
+		if len(voters) == 1 && !m.Learner {
+			return false, fmt.Errorf("%w: %s is the last member that votes; without it there is no cluster", ErrBusy, name)
 		}
 		if err := c.removeMember(ctx, m.ID, name); err != nil {
-			return err
+			return removed, err
 		}
+		removed = true
 	}
-	return c.deleteIntent(ctx, name)
+	return removed, c.deleteIntent(ctx, name)
 }
 
 func (c *Cluster) removeMember(ctx context.Context, id uint64, name string) error {
@@ -180,7 +183,7 @@ func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining bool,
 	if err != nil {
 		return nil, true, err
 	}
-	ready := c.allVotersHealthy(ctx, members)
+	ready := c.takesVoter(ctx, members)
 	for _, m := range members {
 		name := nameOf(m, intents)
 		if !slices.ContainsFunc(intents, func(i intent) bool { return i.Name == name }) {
@@ -202,7 +205,9 @@ func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining bool,
 	return promoted, joining, nil
 }
 
-func (c *Cluster) allVotersHealthy(ctx context.Context, members []Member) bool {
+// takesVoter says whether a learner may become a voter: all voters are healthy,
+// and there are not too many.
+func (c *Cluster) takesVoter(ctx context.Context, members []Member) bool {
 	voters := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Learner })
 	for _, healthy := range c.Healthy(ctx, voters) {
 		if !healthy {
@@ -273,6 +278,8 @@ func (c *Cluster) intents(ctx context.Context) ([]intent, error) {
 		}
 		intents = append(intents, i)
 	}
+	// Where two intents name one URL the later one counts.
+	slices.SortFunc(intents, func(a, b intent) int { return b.Since.Compare(a.Since) })
 	return intents, nil
 }
 

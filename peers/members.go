@@ -28,7 +28,12 @@ func (m Member) Started() bool { return m.Name != "" }
 
 // uses says whether the member is reached at an address.
 func (m Member) uses(address wire.Address) bool {
-	return slices.ContainsFunc(slices.Concat(m.PeerURLs, m.ClientURLs), func(text string) bool {
+	return anyAt(m.PeerURLs, address) || anyAt(m.ClientURLs, address)
+}
+
+// anyAt says whether one of some URLs has an address as its host.
+func anyAt(urls []string, address wire.Address) bool {
+	return slices.ContainsFunc(urls, func(text string) bool {
 		u, err := url.Parse(text)
 		if err != nil {
 			return false

@@ -225,11 +225,11 @@ func TestImport(t *testing.T) {
 				t.Errorf("it can cross-sign: %v", g.CanCrossSign())
 			}
 			s := openTestSigner(t, dir, "", now)
-			chain, err := s.Issue(t.Context(), now, Order{Subject: must(everyClient.Subject("kubemaster-01")), Key: must(PublicKeyOf(p256Key.Public()))})
+			issued, err := s.Issue(t.Context(), now, Order{Subject: must(everyClient.Subject("kubemaster-01")), Key: must(PublicKeyOf(p256Key.Public()))})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "client.crt"), chain, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "client.crt"), issued.PEM, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			openssl(t, dir, "verify", "-purpose", "sslclient", "-CAfile", "ca.crt", "client.crt")

@@ -45,11 +45,17 @@ type Order struct {
 	Asker   Asker
 }
 
-// Issue records, signs and lints one certificate and gives it as PEM. The name
-// is taken in the same step that records it. ErrHeld, ErrRetry and
+// Certificate is one that was issued.
+type Certificate struct {
+	PEM    []byte
+	Serial string // as the ledger has it
+}
+
+// Issue records, signs and lints one certificate. The name is taken in the same
+// step that records it. ErrHeld, ErrRetry and
 // ErrUnrecorded say that nothing was signed; any other error is a fault of
 // ours, and the ledger then says that the certificate is void.
-func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) ([]byte, error) {
+func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certificate, error) {
 	ca := s.authority.active
 	serial, err := newSerial()
 	if err != nil {
@@ -66,7 +72,7 @@ func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) ([]byte,
 	} else if err := s.ledger.Take(ctx, entry, order.Claim); err != nil {
 		return nil, err
 	}
-	certificate, err := sign(template, ca, order.Key)
+	text, err := sign(template, ca, order.Key)
 	if err == nil {
 		// A client that is gone must not hold a name it never got.
 		err = ctx.Err()
@@ -75,7 +81,7 @@ func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) ([]byte,
 		s.ledger.Note(entry.void(now, err))
 		return nil, err
 	}
-	return certificate, nil
+	return &Certificate{PEM: text, Serial: entry.Serial}, nil
 }
 
 // fitLife keeps a certificate inside its issuer's life. One that would outlive

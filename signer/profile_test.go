@@ -113,12 +113,12 @@ func TestGoldenCertificates(t *testing.T) {
 		{"self", "", SelfSubject(), p256Key},
 	} {
 		s := newTestSigner(t, test.identity)
-		chain, err := s.Issue(t.Context(), noon, Order{Subject: test.subject, Key: must(PublicKeyOf(test.key.Public()))})
+		issued, err := s.Issue(t.Context(), noon, Order{Subject: test.subject, Key: must(PublicKeyOf(test.key.Public()))})
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
 			continue
 		}
-		certificates := must(ParseCertificates(chain))
+		certificates := must(ParseCertificates(issued.PEM))
 		if len(certificates) != 1 {
 			t.Errorf("%s: %d certificates", test.name, len(certificates))
 		}
@@ -164,7 +164,7 @@ func TestNeverPastTheIssuer(t *testing.T) {
 	}
 }
 
-// Every lint can fail, and fails alone for its own reason where that can be.
+// Every lint can fail, for its own reason.
 func TestLints(t *testing.T) {
 	s := newTestSigner(t, "")
 	ca := s.authority.active

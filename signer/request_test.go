@@ -141,6 +141,7 @@ func hostile() map[string]struct{ bad, good [][]byte } {
 		"RSA exponent 3":                {one(rawRSARequest(2048, 3)), one(rawRSARequest(2048, 65539))},
 		"RSA exponent 1 or even":        {one(oddRSARequest(1), oddRSARequest(65538)), one(rawRSARequest(2048, 65537))},
 		"RSA modulus with small factor": {one(smallFactorRequest(3), smallFactorRequest(751)), one(rawRSARequest(2048, 65537))},
+		"RSA key with something more":   {one(paddedRSARequest()), one(rawRSARequest(2048, 65537))},
 		"P-224":                         {one(requestPEM(newRequestDER(must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)), nil))), one(text)},
 		"X25519":                        {one(requestPEM(exchangeKeyRequest())), one(text)},
 		"an unknown kind of key":        {one(requestPEM(unknownKeyRequest(der))), one(text)},
@@ -171,8 +172,10 @@ func TestHostileRequests(t *testing.T) {
 	}
 }
 
-// What a request says of itself changes nothing: a CA, other names, usages.
+// What a request says of itself changes nothing in what is signed: a CA, other
+// names, usages.
 func TestRequestExtensionsAreIgnored(t *testing.T) {
+	s := newTestSigner(t, "")
 	plain := must(ParseRequest(requestPEM(newRequestDER(p256Key, nil))))
 	pushy := must(ParseRequest(requestPEM(newRequestDER(p256Key, func(c *x509.CertificateRequest) {
 		c.Subject = pkix.Name{CommonName: "root", Organization: []string{"system:masters"}}
@@ -180,8 +183,16 @@ func TestRequestExtensionsAreIgnored(t *testing.T) {
 		c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)}
 		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}
 	}))))
-	if plain.Key().Fingerprint() != pushy.Key().Fingerprint() {
-		t.Error("the request's own wishes changed what is kept of it")
+	var described []string
+	for _, request := range []Request{plain, pushy} {
+		issued, err := s.Issue(t.Context(), noon, Order{Subject: must(everyClient.Subject("kubemaster-01")), Key: request.Key()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		described = append(described, describe(must(ParseCertificates(issued.PEM))[0], s.authority.active.Certificate))
+	}
+	if described[0] != described[1] {
+		t.Errorf("a request's own wishes changed its certificate:\n%s", described[1])
 	}
 }
 
@@ -278,11 +289,12 @@ func rsaNumbers(bits, exponent int) (n, d *big.Int) {
 }
 
 func rsaRequest(n, d *big.Int, exponent int) []byte {
-	type publicKey struct {
-		N *big.Int
-		E int
-	}
-	key := must(asn1.Marshal(publicKey{n, exponent}))
+	return rsaRequestWith(struct{ N, E *big.Int }{n, big.NewInt(int64(exponent))}, n, d)
+}
+
+// rsaRequestWith makes a request for a public key as ASN.1, signed with d.
+func rsaRequestWith(public any, n, d *big.Int) []byte {
+	key := must(asn1.Marshal(public))
 	spki := must(asn1.Marshal(struct {
 		Algorithm pkix.AlgorithmIdentifier
 		Key       asn1.BitString
@@ -321,6 +333,13 @@ func smallFactorRequest(factor int64) []byte {
 		return smallFactorRequest(factor)
 	}
 	return rsaRequest(new(big.Int).Mul(p, q), d, 65537)
+}
+
+// paddedRSARequest has a third number in the key, which parsers pass over: the
+// same key with another fingerprint.
+func paddedRSARequest() []byte {
+	n, d := rsaNumbers(2048, 65537)
+	return rsaRequestWith(struct{ N, E, More *big.Int }{n, big.NewInt(65537), big.NewInt(7)}, n, d)
 }
 
 func resigned(der []byte) []byte {

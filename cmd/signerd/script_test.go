@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,9 +70,8 @@ type background struct {
 
 func theDaemon(ts *testscript.TestScript) *background { return ts.Value(running{}).(*background) }
 
-// makeSigner prepares $WORK: authorized_keys has the operator's key, and extra
-// lines of signerd.yaml are arguments.
-func makeSigner(ts *testscript.TestScript, _ bool, args []string) {
+// makeSigner prepares $WORK: authorized_keys has the operator's key.
+func makeSigner(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, name := range []string{"host_key", "operator", "stranger"} {
 		ts.Check(ts.Exec("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", name))
 	}
@@ -82,7 +82,7 @@ authorized_keys: authorized_keys
 authority: authority
 ledger: ledger
 etcd: [https://127.0.0.1:1]
-`+strings.Join(args, "\n"))
+`)
 	write(ts, "authorized_keys", `permit="get-*,kubemaster-*,release *" `+ts.ReadFile("operator.pub"))
 	ts.Check(os.Chmod(ts.MkAbs("authorized_keys"), 0o600))
 	ts.Check(ts.Exec("signerd", "ca", "create", "--config", "signerd.yaml"))
@@ -110,7 +110,20 @@ func startSigner(ts *testscript.TestScript) {
 	d.cmd = exec.Command(binary, "serve", "--config", "signerd.yaml")
 	d.cmd.Dir, d.cmd.Stderr = ts.Getenv("WORK"), log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// Type=notify (systemd.service(5)): READY=1 comes when it serves.
+	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: ts.MkAbs("notify"), Net: "unixgram"})
+	ts.Check(err)
+	defer os.Remove(ts.MkAbs("notify"))
+	defer systemd.Close()
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ts.MkAbs("notify"))
 	ts.Check(d.cmd.Start())
+	ts.Check(systemd.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	message := make([]byte, 100)
+	n, err := systemd.Read(message)
+	if err != nil || string(message[:n]) != "READY=1" {
+		data, _ := os.ReadFile(d.log)
+		ts.Fatalf("systemd was told %q, %v\n%s", message[:n], err, data)
+	}
 	address := strings.Trim(after(ts, `"address":`, "listening"), `"`)
 	port := address[strings.LastIndex(address, ":")+1:]
 	host := fmt.Sprintf("[127.0.0.1]:%s %s", port, ts.ReadFile("host_key.pub"))
@@ -184,8 +197,5 @@ func makeRequest(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(ts.Exec("openssl", "genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", name+".key"))
 		ts.Check(os.Chmod(ts.MkAbs(name+".key"), 0o600))
 		ts.Check(ts.Exec("openssl", "req", "-new", "-key", name+".key", "-subj", "/CN="+name, "-out", name+".csr"))
-		der, err := os.ReadFile(ts.MkAbs(name + ".csr"))
-		ts.Check(err)
-		write(ts, name+".csr", string(der))
 	}
 }

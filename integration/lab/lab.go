@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/signer"
 )
@@ -183,6 +184,16 @@ func (l *Lab) FoundMember() (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	identity := signer.DefaultIdentity(Cluster)
+	c, err := config.Load(l.Path("signerd.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	if c.Identity != "" {
+		if identity, err = signer.ParseIdentity(c.Identity); err != nil {
+			return nil, err
+		}
+	}
 	authority, err := signer.LoadAuthority(l.Path("authority"), time.Now())
 	if err != nil {
 		return nil, err
@@ -191,12 +202,12 @@ func (l *Lab) FoundMember() (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	issuer := signer.New(Cluster, signer.DefaultIdentity(Cluster), authority, ledger)
-	chain, err := issuer.Issue(context.Background(), time.Now(), signer.Order{Subject: subject, Key: public})
+	issuer := signer.New(Cluster, identity, authority, ledger)
+	issued, err := issuer.Issue(context.Background(), time.Now(), signer.Order{Subject: subject, Key: public})
 	if err := errors.Join(err, ledger.Close()); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(m.Dir, "member.crt"), chain, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(m.Dir, "member.crt"), issued.PEM, 0o644); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(l.Path("ca.crt"), authority.Bundle(), 0o644); err != nil {

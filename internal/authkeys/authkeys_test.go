@@ -352,8 +352,8 @@ func TestOwns(t *testing.T) {
 	}
 }
 
-// FuzzParse: what parses is a list of keys that may log in, and every one of
-// them is denied what no permit can give it.
+// FuzzParse: what parses is a list of keys that may log in, with permits that
+// let through no more than their patterns say.
 func FuzzParse(f *testing.F) {
 	key := marshal(newSigner(f).PublicKey())
 	f.Add(key)
@@ -374,6 +374,15 @@ func FuzzParse(f *testing.F) {
 			}
 			if len(l.permit) == 0 {
 				t.Fatalf("%q permits nothing, not even get-*", text)
+			}
+			elsewhere := command(t, "etcd-1=192.0.2.1")
+			if l.permit.allows(elsewhere, wire.AddressFrom(source)) && !strings.Contains(strings.ToLower(text), "=192.0.2.1") {
+				t.Fatalf("%q permits an address that is neither the source's nor written down", text)
+			}
+			for _, word := range []string{"release a", "remove etcd-1", "rotate status"} {
+				if verb, _, _ := strings.Cut(word, " "); l.permit.allows(command(t, word), wire.AddressFrom(source)) && !strings.Contains(text, verb+" ") {
+					t.Fatalf("%q permits %q without the word", text, word)
+				}
 			}
 		}
 	})

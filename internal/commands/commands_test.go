@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -180,8 +181,8 @@ func TestStatuses(t *testing.T) {
 		{node, "", "", 64, "get-certificate"},
 		{node, "   ", "", 64, "get-certificate"},
 		{node, "get-certificate", "", 0, "BEGIN CERTIFICATE"},
-		{node, "get-peers", "", 75, "etcd does not answer"},
-		{node, "get-topology", "", 75, "etcd does not answer"},
+		{node, "get-peers", "", 75, "cannot use etcd"},
+		{node, "get-topology", "", 75, "cannot use etcd"},
 		{node, "get-nothing", "", 64, "ask for help"},
 		{node, "kube_master", csr, 2, "host name"},
 		{node, "kubemaster-08", csr, 77, "may not ask"},
@@ -200,7 +201,7 @@ func TestStatuses(t *testing.T) {
 		{wide, "kubemaster-07", "junk", 3, "PKCS #10"}, // the request is before the hold
 		{wide, "kubemaster-07", csr, 0, "BEGIN CERTIFICATE"},
 		{wide, "etcd-2=10.0.0.12", csr, 77, "each address must be the source's"},
-		{wide, "etcd-2=127.0.0.1", csr, 75, "etcd does not answer"},
+		{wide, "etcd-2=127.0.0.1", csr, 75, "cannot use etcd"},
 		{node, "etcd-2=127.0.0.1", csr, 77, "may not ask"},
 		{node, "release kubemaster-07", "", 77, "may not ask"},
 		{operator, "release kubemaster-07", "", 0, "released kubemaster-07"},
@@ -208,7 +209,7 @@ func TestStatuses(t *testing.T) {
 		{wide, "kubemaster-07", other, 0, "BEGIN CERTIFICATE"},
 		{node, "kubemaster-07", csr, 0, "BEGIN CERTIFICATE"}, // its literal line supersedes
 		{wide, "kubemaster-07", other, 77, "held by another key"},
-		{operator, "remove etcd-2", "", 75, "etcd does not answer"},
+		{operator, "remove etcd-2", "", 75, "cannot use etcd"},
 		{operator, "remove kubemaster-07", "", 64, "unknown command"},
 		{operator, "rotate status", "", 64, "not served"},
 		{operator, "rotate", "", 64, "needs one word"},
@@ -377,6 +378,21 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	}
 }
 
+// A security key must be touched, unless its line says otherwise.
+func TestTouch(t *testing.T) {
+	strict, lenient := newKey(t), newKey(t)
+	b := newBench(t, line("", strict), line("no-touch-required", lenient))
+	for _, test := range []struct {
+		key  ssh.Signer
+		want bool
+	}{{strict, false}, {lenient, true}} {
+		admission := must(b.desk.Admit(sshfront.Login{Source: netip.MustParseAddr("127.0.0.1"), Key: test.key.PublicKey()}))
+		if admission.NoTouchRequired != test.want {
+			t.Errorf("no touch required: %v, want %v", admission.NoTouchRequired, test.want)
+		}
+	}
+}
+
 // A reload counts for the next login.
 func TestSetKeys(t *testing.T) {
 	key := newKey(t)
@@ -439,7 +455,7 @@ func TestPublic(t *testing.T) {
 		text   string
 	}{
 		{fmt.Errorf("%w: disk /var/lib on fire", signer.ErrUnrecorded), wire.Retry, "cannot write its ledger"},
-		{fmt.Errorf("%w: dial tcp 10.0.0.1", peers.ErrAway), wire.Retry, "etcd does not answer"},
+		{fmt.Errorf("%w: dial tcp 10.0.0.1", peers.ErrAway), wire.Retry, "cannot use etcd"},
 		{fmt.Errorf("%w: a until tomorrow", signer.ErrHeld), wire.Denied, "a until tomorrow"},
 		{errors.New("nil pointer"), wire.Internal, ""},
 	} {

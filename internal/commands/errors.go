@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -24,10 +25,12 @@ var statuses = []struct {
 	{peers.ErrTaken, wire.Denied, ""},
 	{signer.ErrRetry, wire.Retry, ""},
 	{peers.ErrBusy, wire.Retry, ""},
-	{signer.ErrUnrecorded, wire.Retry, "not now: the signer cannot write its ledger, so nothing changed; try again, and tell its operator to look at the journal"},
-	{peers.ErrAway, wire.Retry, "not now: etcd does not answer the signer, so nothing changed; try again, and see the signer's journal if that does not help"},
-	{context.DeadlineExceeded, wire.Retry, "not now: it took too long; try again"},
-	{context.Canceled, wire.Retry, "not now: the signer is stopping; try again"},
+	{sshfront.ErrInputOpen, wire.BadRequest, "bad request: the request on stdin did not end in time: send it as in base64 < client.csr | ssh signer@HOST NAME"},
+	{errHalfRemoved, wire.Retry, "not now: the member is removed from etcd, but its name is still held, since the signer cannot write its ledger; ask again"},
+	{signer.ErrUnrecorded, wire.Retry, "not now: the signer cannot write its ledger, so nothing was signed or released; ask again, and tell its operator to look at the journal"},
+	{peers.ErrAway, wire.Retry, "not now: the signer cannot use etcd; ask again, and if that does not help look at the signer's journal"},
+	{context.DeadlineExceeded, wire.Retry, "not now: it took too long; ask again"},
+	{context.Canceled, wire.Retry, "not now: the connection ended; ask again"},
 }
 
 // public turns an error into what the client may know of it. One that is not

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,13 +16,24 @@ func release(ctx context.Context, c *caller, command wire.Command, _ sshfront.St
 	return wire.Answer{Output: []byte(text + "\n")}, err
 }
 
-// remove takes a member out of etcd and releases its name.
+var errHalfRemoved = errors.New("removed, but its name is still held")
+
+// remove takes a member out of etcd and releases its name. That nobody of that
+// name is there is success, and said.
 func remove(ctx context.Context, c *caller, command wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
-	if err := c.desk.cluster.Remove(ctx, command.Name); err != nil {
+	removed, err := c.desk.cluster.Remove(ctx, command.Name)
+	if err != nil {
 		return wire.Answer{}, err
 	}
-	text, err := c.release(ctx, command.Name)
-	return wire.Answer{Output: []byte("removed " + command.Name + " from etcd; " + text + "\n")}, err
+	released, err := c.release(ctx, command.Name)
+	if err != nil && removed {
+		return wire.Answer{}, fmt.Errorf("%w: %w", errHalfRemoved, err)
+	}
+	text := "etcd has no member " + command.Name
+	if removed {
+		text = "removed " + command.Name + " from etcd"
+	}
+	return wire.Answer{Output: []byte(text + "; " + released + "\n")}, err
 }
 
 func (c *caller) release(ctx context.Context, name string) (string, error) {

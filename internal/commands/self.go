@@ -54,11 +54,11 @@ func (s *Self) make(ctx context.Context) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.signer.Issue(ctx, s.now(), signer.Order{Subject: signer.SelfSubject(), Key: public})
+	issued, err := s.signer.Issue(ctx, s.now(), signer.Order{Subject: signer.SelfSubject(), Key: public})
 	if err != nil {
 		return nil, err
 	}
-	return pair(chain, key)
+	return pair(issued.PEM, key)
 }
 
 // pair joins a PEM chain and its key.

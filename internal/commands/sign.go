@@ -72,6 +72,9 @@ func (c *caller) order(ctx context.Context, subject signer.Subject, stdin sshfro
 }
 
 func (c *caller) issue(ctx context.Context, order signer.Order) (wire.Answer, error) {
-	certificate, err := c.desk.signer.Issue(ctx, c.desk.now(), order)
-	return wire.Answer{Output: certificate}, err
+	issued, err := c.desk.signer.Issue(ctx, c.desk.now(), order)
+	if err != nil {
+		return wire.Answer{}, err
+	}
+	return wire.Answer{Output: issued.PEM, Serial: issued.Serial}, nil
 }

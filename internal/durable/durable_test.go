@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -196,5 +197,33 @@ func TestLock(t *testing.T) {
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What root makes is the daemon's, who owns the directory above.
+func TestCreateDirHandsOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes files for others")
+	}
+	parent := t.TempDir()
+	if err := os.Chown(parent, 12345, 12346); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(parent, "dir")
+	if err := CreateDir(path, func(staging string) error { return Create(filepath.Join(staging, "key"), []byte("k"), 0o600) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, filepath.Join(path, "key")} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 12345 || owner.Gid != 12346 {
+			t.Errorf("%s belongs to %d:%d", name, owner.Uid, owner.Gid)
+		}
+	}
+	// And root, who looks after it, can read it.
+	if _, err := ReadSecret(filepath.Join(path, "key")); err != nil {
+		t.Error(err)
 	}
 }

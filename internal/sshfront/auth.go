@@ -57,7 +57,7 @@ func (s *Server) admit(c *conn, meta ssh.ConnMetadata, key ssh.PublicKey) (*Admi
 	if meta.User() != wire.User {
 		return nil, errors.New("the user is not " + wire.User)
 	}
-	return s.options.Gate.Admit(Login{User: meta.User(), Source: c.source, Key: key})
+	return s.options.Gate.Admit(Login{Source: c.source, Key: key})
 }
 
 func permissions(a *Admission) *ssh.Permissions {
@@ -68,8 +68,8 @@ func permissions(a *Admission) *ssh.Permissions {
 	return p
 }
 
-// sourceOf gives the address of a connection's other end.
-func sourceOf(c net.Conn) netip.Addr {
+// remoteAddress gives the address of a connection's other end.
+func remoteAddress(c net.Conn) netip.Addr {
 	if address, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return address.AddrPort().Addr().Unmap().WithZone("")
 	}

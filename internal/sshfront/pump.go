@@ -64,7 +64,7 @@ func (p *pump) read(ctx context.Context) ([]byte, error) {
 	case <-ctx.Done():
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nil, wire.Errorf(wire.BadRequest, "the request on stdin did not end in time: send it as in base64 < client.csr | ssh signer@HOST NAME")
+		return nil, ErrInputOpen
 	}
 	return nil, ctx.Err()
 }

@@ -127,7 +127,7 @@ func (s *Server) handle(raw net.Conn) {
 	defer s.work.Done()
 	defer raw.Close() //nolint:errcheck // nobody to tell
 	defer s.recovered("connection")
-	source := sourceOf(raw)
+	source := remoteAddress(raw)
 	ticket, err := s.guard.admit(source)
 	if err != nil {
 		s.refusals.Warn().Stringer("source", source).Str("reason", err.Error()).Msg("connection refused")

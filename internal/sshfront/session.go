@@ -27,7 +27,7 @@ type session struct {
 func (s *Server) openSession(ctx context.Context, c *conn, login *ssh.ServerConn, offered ssh.NewChannel) {
 	defer s.recovered("session")
 	if !s.beginSession(c) {
-		_ = offered.Reject(ssh.ResourceShortage, "too many sessions on this connection")
+		_ = offered.Reject(ssh.ResourceShortage, "too many sessions on this connection, or the signer is stopping")
 		return
 	}
 	defer s.work.Done()
@@ -47,6 +47,7 @@ func (s *Server) openSession(ctx context.Context, c *conn, login *ssh.ServerConn
 	case command := <-commands:
 		run.serve(command)
 	case <-time.After(s.options.Limits.Exec):
+		s.options.Log.Warn().Stringer("by", run.caller).Stringer("source", c.source).Msg("a session without a command was closed")
 	case <-run.ctx.Done():
 	}
 	_ = channel.Close() // the client may have been first
@@ -114,6 +115,9 @@ func (r *session) serve(command string) {
 		Str("command", command).Uint32("status", uint32(status)).Dur("ms", time.Since(begun))
 	if err != nil {
 		event = event.Str("reason", reason(err))
+	}
+	if answer.Serial != "" {
+		event = event.Str("serial", answer.Serial)
 	}
 	event.Msg("session")
 }

@@ -2,13 +2,15 @@
 // in whom its Gate admits, hands each session's command to the caller that the
 // gate made, and gives back the answer. It knows no command.
 //
-// It is the only package that imports gliderlabs/ssh, whose defaults are not
-// used: every hook is set, for the reasons that traps_test.go shows. Nothing
-// that was stored while keys were only offered is ever used.
+// It is the only package that imports gliderlabs/ssh, and sets every hook of
+// it: by default that library lets in who has no key when only a callback asks
+// for one, keeps what it learned of keys that were merely offered, and knows no
+// time limit for a login.
 package sshfront
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/crypto/ssh"
@@ -19,10 +21,12 @@ import (
 // Login is somebody at the door: a key that a connection offers, or proved to
 // have.
 type Login struct {
-	User   string
 	Source netip.Addr // without zone, never IPv4-mapped
 	Key    ssh.PublicKey
 }
+
+// ErrInputOpen says that a client did not end its input in time.
+var ErrInputOpen = errors.New("the input did not end in time")
 
 // Gate decides who may log in. It is asked for each key that is offered and
 // again, for what counts, when a signature has proved one: so it must not
@@ -48,5 +52,6 @@ type Caller interface {
 }
 
 // Stdin gives what a client sends until it ends its input or exceeds
-// wire.MaxRequest by a byte. It waits for that, or for the context.
+// wire.MaxRequest by a byte. It waits for that, or for the context; a client
+// that takes too long to end is ErrInputOpen.
 type Stdin func(context.Context) ([]byte, error)

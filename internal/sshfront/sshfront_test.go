@@ -438,6 +438,9 @@ func TestSessionLimits(t *testing.T) {
 	for _, session := range open {
 		_ = session.Close()
 	}
+	for deadline := time.Now().Add(5 * time.Second); s.openSessions() > 0 && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond)
+	}
 	for range 2 {
 		if stdout, _, _ := run(t, client, "x", nil); stdout != "<x>" {
 			t.Errorf("after closing: %q", stdout)

@@ -20,4 +20,5 @@ const User = "signer"
 type Answer struct {
 	Output []byte // stdout, the whole of it
 	Note   string // one line for stderr, or empty
+	Serial string // for the journal: of the certificate in Output, or empty
 }
