@@ -121,7 +121,7 @@ func TestJoin(t *testing.T) {
 	if _, err := l.Run(csr, "ssh", "-F", l.Path("ssh_config"), bind(3), "signer@leader", "etcd-3="+from(3)); exitCode(err) != 75 || !strings.Contains(err.Error(), "etcd-2 is joining") {
 		t.Errorf("a second join at once: %v", err)
 	}
-	if _, err := l.Run(csr, "ssh", "-F", l.Path("ssh_config"), bind(2), "signer@leader", "etcd-3="+from(2)); exitCode(err) != 77 || !strings.Contains(err.Error(), "address of another member, etcd-2") {
+	if _, err := l.Run(csr, "ssh", "-F", l.Path("ssh_config"), bind(2), "signer@leader", "etcd-3="+from(2)); exitCode(err) != 77 || !strings.Contains(err.Error(), "belongs to the member etcd-2") {
 		t.Errorf("a join with another's address: %v", err)
 	}
 	if err := l.StartEtcd(m, got); err != nil {

@@ -111,9 +111,9 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 
 // runUntilSignal serves until SIGTERM or SIGINT, then lets commands finish.
 func runUntilSignal(front *sshfront.Server, listener net.Listener, log zerolog.Logger, reload func(), grace time.Duration) error {
+	// They stay caught to the end: a second SIGTERM must not cut off the first.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(listener) }()
 	notify(log, daemon.SdNotifyReady)
