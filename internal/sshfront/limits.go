@@ -1,8 +1,11 @@
 package sshfront
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits bound what clients can make the server do. The zero value admits
@@ -38,6 +41,23 @@ const (
 
 	maxSources = 4096 // addresses remembered for their rate
 )
+
+// filesBeside are open files that are no client's connection.
+const filesBeside = 100
+
+// checkFiles refuses limits that need more open files than the process may
+// have (getrlimit(2), RLIMIT_NOFILE; the Go runtime has raised the soft limit).
+func (l Limits) checkFiles() error {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return fmt.Errorf("asking for the limit of open files: %w", err)
+	}
+	if need := uint64(l.Connections + filesBeside); files.Cur < need {
+		return fmt.Errorf("%d connections need %d open files, and the process may have %d: raise LimitNOFILE or lower limits: connections",
+			l.Connections, need, files.Cur)
+	}
+	return nil
+}
 
 func anyContains(networks []netip.Prefix, address netip.Addr) bool {
 	for _, network := range networks {

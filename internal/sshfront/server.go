@@ -37,9 +37,10 @@ type Server struct {
 	work     sync.WaitGroup // connections and sessions
 }
 
-// New makes a Server; the profile's algorithms must all be available.
+// New makes a Server. The profile's algorithms must all be available, and as
+// many open files as the limits need.
 func New(options Options) (*Server, error) {
-	if err := options.Profile.check(); err != nil {
+	if err := errors.Join(options.Profile.check(), options.Limits.checkFiles()); err != nil {
 		return nil, err
 	}
 	guard, err := newGuard(options.Limits)

@@ -410,6 +410,17 @@ func TestGuard(t *testing.T) {
 	admit("10.0.0.2", nil)
 }
 
+func TestFilesForTheLimits(t *testing.T) {
+	limits := testLimits()
+	if err := limits.checkFiles(); err != nil {
+		t.Error(err)
+	}
+	limits.Connections = 1 << 40
+	if err := limits.checkFiles(); err == nil || !strings.Contains(err.Error(), "LimitNOFILE") {
+		t.Errorf("more connections than files: %v", err)
+	}
+}
+
 func TestRefusedConnectionsAreClosed(t *testing.T) {
 	s := newServer(t, func(l *Limits) { l.PerSourcePerSecond = 2 })
 	for i := range 4 {
