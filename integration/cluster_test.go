@@ -159,6 +159,16 @@ func TestJoin(t *testing.T) {
 		t.Errorf("another key for the name: %v", err)
 	}
 
+	// Nor does it once nobody holds the name: the member is still there.
+	ssh(t, l, "", "release", "etcd-2")
+	stranger := []string{"-F", l.Path("ssh_config"), "-b", from(5), "signer@leader", "etcd-2=" + from(5)}
+	if _, err := l.Run(csr, "ssh", stranger...); exitCode(err) != 77 || !strings.Contains(err.Error(), "etcd-2 is a member at https://"+from(2)) {
+		t.Errorf("a stranger moves a member whose name is released: %v", err)
+	}
+	if _, err := l.Run(memberCSR, "ssh", moved...); err != nil {
+		t.Errorf("the member itself, from its own address: %v", err)
+	}
+
 	eventually(t, 30*time.Second, "etcd-2 is removed", func() bool {
 		_, err := l.SSH("", "remove", "etcd-2")
 		return err == nil

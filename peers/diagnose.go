@@ -18,7 +18,7 @@ const diagnoseTimeout = time.Second
 // diagnose connects to each endpoint by hand and gives what goes wrong, in
 // TLS's own words; nil if nothing does.
 func (c *Cluster) diagnose(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diagnoseTimeout)
+	ctx, cancel := context.WithTimeout(ctx, diagnoseTimeout)
 	defer cancel()
 	endpoints := c.client.Endpoints()
 	reasons := make([]error, len(endpoints))

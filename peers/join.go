@@ -43,35 +43,44 @@ func PeerURL(address wire.Address) string {
 	return "https://" + net.JoinHostPort(address.String(), peerPort)
 }
 
-// Register lets etcd know a member by its name and addresses, of which the
-// first is the one that the others dial. A new member is added as a learner,
-// which cannot cost the cluster its quorum, after its intent was written down.
-// A voter with other addresses moves to the new ones, if source is among them.
-// What is so already is left alone. The error wraps ErrAway, ErrBusy or
-// ErrTaken.
-func (c *Cluster) Register(ctx context.Context, now time.Time, name string, addresses []wire.Address, source netip.Addr) error {
-	c.changes.Lock()
-	defer c.changes.Unlock()
+// Joiner is a member that asks for its place in the cluster.
+type Joiner struct {
+	Name      string
+	Addresses []wire.Address // the first one is what the other members dial
+	Source    netip.Addr     // where it asks from
+	Proven    bool           // it is whom the cluster knows by that name, so it may move
+}
+
+// Register lets etcd know a member. A new one is added as a learner, which
+// cannot cost the cluster its quorum, after its intent was written down. A
+// voter with another first address moves there, if it is proven to be that
+// member and asks from one of its addresses. What is so already is left alone.
+// The error wraps ErrAway, ErrBusy or ErrTaken.
+func (c *Cluster) Register(ctx context.Context, now time.Time, j Joiner) error {
+	if err := c.lock(ctx); err != nil {
+		return err
+	}
+	defer c.unlock()
 	members, intents, err := c.membership(ctx)
 	if err != nil {
 		return err
 	}
 	for _, m := range members {
-		if nameOf(m, intents) == name {
+		if nameOf(m, intents) == j.Name {
 			continue
 		}
-		for _, address := range addresses {
+		for _, address := range j.Addresses {
 			if m.uses(address) {
 				return fmt.Errorf("%w: %s is the address of another member, %s", ErrTaken, address, orUnnamed(nameOf(m, intents)))
 			}
 		}
 	}
 	for _, m := range members {
-		if nameOf(m, intents) == name {
-			return c.move(ctx, m, name, addresses, source)
+		if nameOf(m, intents) == j.Name {
+			return c.move(ctx, m, j)
 		}
 	}
-	return c.add(ctx, intent{intentVersion, name, PeerURL(addresses[0]), now.UTC()}, members, intents)
+	return c.add(ctx, intent{intentVersion, j.Name, PeerURL(j.Addresses[0]), now.UTC()}, members, intents)
 }
 
 // membership gives the members and who is joining.
@@ -84,7 +93,8 @@ func (c *Cluster) membership(ctx context.Context) ([]Member, []intent, error) {
 	return members, intents, err
 }
 
-// add registers a new learner. An intent that etcd then refuses is forgotten.
+// add registers a new learner. The intent stays when etcd refuses: it may have
+// taken an earlier try, and a later intent for the same URL counts more.
 func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, intents []intent) error {
 	for _, m := range members {
 		if m.Learner {
@@ -100,37 +110,36 @@ func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, inte
 	change, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	response, err := c.client.MemberAddAsLearner(change, []string{wanted.PeerURL})
-	if err == nil {
-		c.remember(membersOf(response.Members))
-		return nil
+	if err != nil {
+		return c.unchanged(ctx, "adding "+wanted.Name, err)
 	}
-	err = c.unchanged(ctx, "adding "+wanted.Name, err)
-	if errors.Is(err, ErrBusy) {
-		// One that stays all the same is replaced by the next.
-		_ = c.deleteIntent(ctx, wanted.Name)
-	}
-	return err
+	c.remember(membersOf(response.Members))
+	return nil
 }
 
 // move gives a member that asks with another first address its new peer URL. A
 // member whose URL has that address, at whatever port, stays as it is.
-func (c *Cluster) move(ctx context.Context, m Member, name string, addresses []wire.Address, source netip.Addr) error {
-	if anyAt(m.PeerURLs, addresses[0]) {
-		return nil
-	}
+func (c *Cluster) move(ctx context.Context, m Member, j Joiner) error {
 	switch {
+	case anyAt(m.PeerURLs, j.Addresses[0]):
+		return nil
 	case m.Learner:
 		// Before etcd 3.5.31, 3.6.12 and 3.7.0 an update made a learner a voter.
 		return fmt.Errorf("%w: %s is still joining with the address %s; remove it before it joins with another",
-			ErrTaken, name, strings.Join(m.PeerURLs, ","))
-	case !slices.Contains(addresses, wire.AddressFrom(source)):
-		return fmt.Errorf("%w: a member moves to another address only from there; this request came from %s", ErrTaken, source)
+			ErrTaken, j.Name, strings.Join(m.PeerURLs, ","))
+	case !j.Proven:
+		return fmt.Errorf("%w: %s is a member at %s; it moves with its own certificate key, or with an SSH key that is bound to its name; a new machine needs another name, or remove %s first",
+			ErrTaken, j.Name, strings.Join(m.PeerURLs, ","), j.Name)
+	case !slices.Contains(j.Addresses, wire.AddressFrom(j.Source)):
+		return fmt.Errorf("%w: a member moves to another address only from there; this request came from %s", ErrTaken, j.Source)
 	}
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	change, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if _, err := c.client.MemberUpdate(ctx, m.ID, []string{PeerURL(addresses[0])}); err != nil {
-		return c.unchanged(ctx, "moving "+name, err)
+	response, err := c.client.MemberUpdate(change, m.ID, []string{PeerURL(j.Addresses[0])})
+	if err != nil {
+		return c.unchanged(ctx, "moving "+j.Name, err)
 	}
+	c.remember(membersOf(response.Members))
 	return nil
 }
 
@@ -138,8 +147,10 @@ func (c *Cluster) move(ctx context.Context, m Member, name string, addresses []w
 // forgets its intent. It says whether one of that name was there. The error
 // wraps ErrAway or ErrBusy.
 func (c *Cluster) Remove(ctx context.Context, name string) (removed bool, err error) {
-	c.changes.Lock()
-	defer c.changes.Unlock()
+	if err := c.lock(ctx); err != nil {
+		return false, err
+	}
+	defer c.unlock()
 	members, intents, err := c.membership(ctx)
 	if err != nil {
 		return false, err
@@ -163,9 +174,13 @@ func (c *Cluster) Remove(ctx context.Context, name string) (removed bool, err er
 func (c *Cluster) removeMember(ctx context.Context, id uint64, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if _, err := c.client.MemberRemove(ctx, id); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+	response, err := c.client.MemberRemove(ctx, id)
+	if errors.Is(err, rpctypes.ErrMemberNotFound) {
+		return nil
+	} else if err != nil {
 		return c.unchanged(ctx, "removing "+name, err)
 	}
+	c.remember(membersOf(response.Members))
 	return nil
 }
 
@@ -173,15 +188,13 @@ func (c *Cluster) removeMember(ctx context.Context, id uint64, name string) erro
 // in sync, while all voters are healthy, and gives their names. joining says
 // whether any is left. The error wraps ErrAway.
 func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining bool, err error) {
-	c.changes.Lock()
-	defer c.changes.Unlock()
-	intents, err := c.intents(ctx)
-	if err != nil || len(intents) == 0 {
+	if err := c.lock(ctx); err != nil {
 		return nil, false, err
 	}
-	members, err := c.Members(ctx)
-	if err != nil {
-		return nil, true, err
+	defer c.unlock()
+	members, intents, err := c.membership(ctx)
+	if err != nil || !slices.ContainsFunc(members, func(m Member) bool { return m.Learner }) && len(intents) == 0 {
+		return nil, false, err
 	}
 	ready := c.takesVoter(ctx, members)
 	for _, m := range members {

@@ -49,7 +49,7 @@ type Cluster struct {
 	configured []string
 	tls        *tls.Config
 
-	changes sync.Mutex // one change of the membership at a time
+	changes chan struct{} // holds a token while the membership is changed
 
 	mu   sync.Mutex
 	last []Member // the last list that etcd gave
@@ -87,11 +87,24 @@ func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the connection to etcd: %w", err)
 	}
-	return &Cluster{client: client, configured: endpoints, tls: config}, nil
+	return &Cluster{client: client, configured: endpoints, tls: config, changes: make(chan struct{}, 1)}, nil
 }
 
 // Close ends all connections.
 func (c *Cluster) Close() error { return c.client.Close() }
+
+// lock keeps changes of the membership one after another, for as long as the
+// caller waits.
+func (c *Cluster) lock(ctx context.Context) error {
+	select {
+	case c.changes <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: another member is being changed; try again", ErrBusy)
+	}
+}
+
+func (c *Cluster) unlock() { <-c.changes }
 
 // away turns an error of etcd's client into one that says what is really
 // wrong: the client itself reports a refused certificate as a deadline.
@@ -99,6 +112,9 @@ func (c *Cluster) away(ctx context.Context, doing string, err error) error {
 	if errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) {
 		return fmt.Errorf("%w: %s: %v: with authentication on, etcd must know signerd: etcdctl user add signerd --no-password; etcdctl user grant-role signerd root",
 			ErrAway, doing, err)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %s: %w", ErrAway, doing, ctx.Err())
 	}
 	if reasons := c.diagnose(ctx); reasons != nil {
 		return fmt.Errorf("%w: %s: %v", ErrAway, doing, reasons)

@@ -1,12 +1,14 @@
 package signer
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +108,31 @@ func TestLoadAuthority(t *testing.T) {
 		}
 		if _, err := LoadAuthority(dir, test.now); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", test.what, err, test.want)
+		}
+	}
+}
+
+// A file of certificates is read whole or not at all.
+func TestParseCertificates(t *testing.T) {
+	_, g := newAuthority(t)
+	pem := encodeCertificate(g.Certificate.Raw)
+	broken := bytes.Replace(pem, []byte("MI"), []byte("!!"), 1)
+	for _, test := range []struct {
+		what string
+		data []byte
+		want int
+	}{
+		{"one", pem, 1},
+		{"two", slices.Concat(pem, pem), 2},
+		{"text around", slices.Concat([]byte("# ours\n"), pem, []byte("# end\n")), 1},
+		{"one and a cut one", slices.Concat(pem, pem[:100]), 0},
+		{"a broken one between", slices.Concat(pem, broken, pem), 0},
+		{"a key", must(encodePrivateKey(g.key)), 0},
+		{"nothing", nil, 0},
+	} {
+		certificates, err := ParseCertificates(test.data)
+		if len(certificates) != test.want || (err == nil) != (test.want > 0) {
+			t.Errorf("%s: %d certificates, %v", test.what, len(certificates), err)
 		}
 	}
 }

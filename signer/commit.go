@@ -76,7 +76,7 @@ func (l *Ledger) commit(batch []*pending) {
 	l.mu.Lock()
 	if err == nil {
 		l.head = head
-		l.tidy(latest)
+		l.tidy()
 	} else {
 		err = fmt.Errorf("%w: %w", ErrUnrecorded, err)
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -111,14 +111,17 @@ func (p *pending) reply(err error) {
 	}
 }
 
-// tidy forgets what no longer matters, once for every file that is begun.
-func (l *Ledger) tidy(now time.Time) {
-	if !l.file.begun {
+// tidy forgets what no longer matters, once for every file that is begun. It
+// goes by the day of the file before, not by the clock: a clock that jumps ahead
+// and back must not cost a name or a line.
+func (l *Ledger) tidy() {
+	day := l.file.turned
+	if day.IsZero() {
 		return
 	}
-	l.file.begun = false
-	l.holds.sweep(now)
+	l.file.turned = time.Time{}
+	l.holds.sweep(day)
 	if l.options.Retention > 0 {
-		l.file.prune(now.Add(-l.options.Retention))
+		l.file.prune(day.Add(-l.options.Retention))
 	}
 }

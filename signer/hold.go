@@ -30,7 +30,18 @@ type Hold struct {
 	Key       string // fingerprint of the certificate's key
 	Serial    string
 	NotAfter  time.Time // the latest of the key's certificates for the name
+
+	issued   time.Time
+	previous *Hold // before this one; kept while this one may still be void
 }
+
+// A certificate can become void as long as a request takes from its line in the
+// ledger to its answer, which is less than voidWindow, while at most voidDepth
+// others for its name are issued.
+const (
+	voidWindow = 10 * time.Minute
+	voidDepth  = 16
+)
 
 // live says whether a certificate of the hold is still valid.
 func (h *Hold) live(now time.Time) bool { return h != nil && !now.After(h.NotAfter) }
@@ -56,9 +67,8 @@ type holds struct {
 }
 
 type nameState struct {
-	hold     *Hold       // nil: released
-	previous *Hold       // before the last issue, for its void
-	recent   []time.Time // the last issues, at most perHour of them
+	hold   *Hold       // nil: released
+	recent []time.Time // the last issues, at most perHour of them
 }
 
 func newHolds(perHour int) *holds {
@@ -123,11 +133,9 @@ func (h *holds) apply(e Entry) (undo func()) {
 		after.recent = append(slices.Clone(after.recent), e.Time)
 		after.recent = after.recent[max(0, len(after.recent)-h.perHour):]
 	case Voided:
-		if after.hold != nil && after.hold.Serial == e.Serial {
-			after.hold = after.previous
-		}
+		after.hold = after.hold.without(e.Serial)
 	case Released:
-		after.hold, after.previous = nil, nil
+		after.hold = nil
 	}
 	h.set(e.Name, after)
 	return func() {
@@ -139,12 +147,39 @@ func (h *holds) apply(e Entry) (undo func()) {
 }
 
 func (s *nameState) issue(e Entry) {
-	hold := &Hold{e.Name, e.Profile, e.Addresses, e.Key, e.Serial, e.NotAfter}
+	hold := &Hold{e.Name, e.Profile, e.Addresses, e.Key, e.Serial, e.NotAfter, e.Time, s.hold.trimmed(e.Time, voidDepth)}
 	// A clock that went back must not shorten what is out already.
 	if s.hold != nil && s.hold.Key == e.Key && s.hold.NotAfter.After(e.NotAfter) {
 		hold.NotAfter = s.hold.NotAfter
 	}
-	s.previous, s.hold = s.hold, hold
+	s.hold = hold
+}
+
+// without gives a hold as it is without one certificate, which was void.
+func (h *Hold) without(serial string) *Hold {
+	switch {
+	case h == nil:
+		return nil
+	case h.Serial == serial:
+		return h.previous
+	}
+	rest := *h
+	rest.previous = h.previous.without(serial)
+	return &rest
+}
+
+// trimmed gives a hold without what came before it, as far as that can no
+// longer matter.
+func (h *Hold) trimmed(now time.Time, depth int) *Hold {
+	if h == nil || depth == 0 {
+		return nil
+	}
+	kept := *h
+	kept.previous = nil
+	if h.issued.After(now.Add(-voidWindow)) {
+		kept.previous = h.previous.trimmed(now, depth-1)
+	}
+	return &kept
 }
 
 // set replaces a name's state and keeps byKey with it.

@@ -84,6 +84,15 @@ func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certif
 	return &Certificate{PEM: text, Serial: entry.Serial}, nil
 }
 
+// Check says whether Issue would refuse an order now, without doing anything.
+func (s *Signer) Check(now time.Time, order Order) error {
+	template := s.template(now, order.Subject, order.Key, nil)
+	if err := fitLife(template, s.authority.active.Certificate); err != nil {
+		return err
+	}
+	return s.ledger.check(now, order)
+}
+
 // fitLife keeps a certificate inside its issuer's life. One that would outlive
 // it is refused, not cut short: its owner relies on the whole.
 func fitLife(template, issuer *x509.Certificate) error {

@@ -195,8 +195,8 @@ func (l *Ledger) Repeats(subject Subject, key PublicKey) bool {
 	return hold != nil && hold.repeats(Entry{Profile: subject.profile.name, Key: key.Fingerprint(), Addresses: subject.addresses})
 }
 
-// Check says what Take would now say of the claim, without taking anything.
-func (l *Ledger) Check(now time.Time, order Order) error {
+// check says what Take would now say of an order, without taking anything.
+func (l *Ledger) check(now time.Time, order Order) error {
 	if err := freeSpace(l.dir); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnrecorded, err)
 	}

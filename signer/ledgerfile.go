@@ -22,10 +22,10 @@ type ledgerFile struct {
 	dir       string
 	name      string // empty: no file yet
 	file      *os.File
-	size      int64 // committed bytes
-	allocated int64 // bytes that the file may grow to without asking for space
-	dirty     bool  // something may stand after size
-	begun     bool  // a file was begun and nobody has taken note
+	size      int64     // committed bytes
+	allocated int64     // bytes that the file may grow to without asking for space
+	dirty     bool      // something may stand after size
+	turned    time.Time // the day of the file before, when a new one was begun; zero once tidied
 }
 
 // openLedgerFile opens the file that the ledger ends in, and cuts off what is
@@ -82,7 +82,14 @@ func (f *ledgerFile) turn(name string) error {
 	if name <= f.name {
 		return nil
 	}
-	next := ledgerFile{dir: f.dir, begun: true}
+	next := ledgerFile{dir: f.dir}
+	if f.name != "" {
+		day, err := time.Parse(fileLayout, f.name)
+		if err != nil {
+			return fmt.Errorf("the ledger's file %s is not named after a day: %w", f.name, err)
+		}
+		next.turned = day
+	}
 	if err := next.open(name, os.O_CREATE|os.O_EXCL|os.O_RDWR); err != nil {
 		return err
 	}
@@ -144,9 +151,13 @@ func (f *ledgerFile) prune(before time.Time) {
 		return
 	}
 	for _, name := range names {
-		if name < before.UTC().Format(fileLayout) && name != f.name {
-			// A file that stays is tried again with the next day's.
-			_ = os.Remove(filepath.Join(f.dir, name))
+		if name >= before.UTC().Format(fileLayout) || name == f.name {
+			return
+		}
+		// One by one, so that no gap is ever left. What stays is tried again
+		// with the next day's file.
+		if err := errors.Join(os.Remove(filepath.Join(f.dir, name)), durable.SyncDir(f.dir)); err != nil {
+			return
 		}
 	}
 }

@@ -29,6 +29,7 @@ func parseCertificate(data []byte) (*x509.Certificate, error) {
 // there, and nothing but certificates.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	var certificates []*x509.Certificate
+	blocks := bytes.Count(data, []byte(pemBegin))
 	for len(bytes.TrimSpace(data)) > 0 {
 		block, rest := pem.Decode(data)
 		if block == nil {
@@ -44,8 +45,11 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		certificates = append(certificates, certificate)
 		data = rest
 	}
-	if len(certificates) == 0 {
+	switch {
+	case len(certificates) == 0:
 		return nil, errors.New("no PEM certificate in the file")
+	case len(certificates) != blocks:
+		return nil, fmt.Errorf("%d PEM blocks begin in the file and %d are whole; was it cut?", blocks, len(certificates))
 	}
 	return certificates, nil
 }

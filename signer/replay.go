@@ -44,7 +44,10 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("the ledger is damaged at %s:%d: %s; restore the file from a backup", e.File, e.Line, e.Reason)
 }
 
-var errBrokenChain = errors.New("the line does not carry the hash of the line before it")
+var (
+	errBrokenChain = errors.New("the line does not carry the hash of the line before it")
+	errUnfinished  = errors.New("the line is not finished")
+)
 
 // tail is where the committed part of a ledger ends.
 type tail struct {
@@ -127,8 +130,13 @@ func replayFile(dir, name string, head Head, visit func(Entry)) (tail, error) {
 		return tail{}, fmt.Errorf("reading the ledger: %w", err)
 	}
 	defer file.Close() //nolint:errcheck // nothing was written
+	info, err := file.Stat()
+	if err != nil {
+		return tail{}, fmt.Errorf("reading the ledger: %w", err)
+	}
 	var (
-		lines  = bufio.NewReaderSize(file, 1<<16)
+		// Not what the daemon appends meanwhile.
+		lines  = bufio.NewReaderSize(io.LimitReader(file, info.Size()), 1<<16)
 		t      = tail{file: name, head: head}
 		batch  []Entry
 		offset int64
@@ -147,7 +155,10 @@ func replayFile(dir, name string, head Head, visit func(Entry)) (tail, error) {
 			head = anchor(content)
 		}
 		entry, err := head.follow(content)
-		if !whole || err != nil {
+		if err == nil && !whole {
+			err = errUnfinished
+		}
+		if err != nil {
 			rest, readErr := io.ReadAll(lines)
 			if readErr != nil {
 				return tail{}, fmt.Errorf("reading the ledger: %w", readErr)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 
 	"github.com/signerd/signerd/internal/durable"
 )
@@ -31,6 +32,18 @@ func (e *exitError) Unwrap() error { return e.err }
 func exit(code int, err error) error { return &exitError{code, err} }
 
 func usagef(format string, args ...any) error { return exit(exitUsage, fmt.Errorf(format, args...)) }
+
+// exitForListen gives the code for a port that cannot be had: an address that
+// is not up yet, or still in use, may be free later.
+func exitForListen(err error) error {
+	code := exitConfig
+	for _, passing := range []syscall.Errno{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS} {
+		if errors.Is(err, passing) {
+			code = exitRetry
+		}
+	}
+	return exit(code, fmt.Errorf("listening for SSH: %w: see what else listens there, or change listen", err))
+}
 
 // exitForState gives the code for an error about the state on disk: what
 // another process holds may be free later, anything else needs a person.

@@ -26,7 +26,7 @@ type keeper struct {
 
 	trouble  string // with etcd at the last look; empty: none
 	compared bool   // the head in etcd was held against the ledger
-	foreign  bool   // and is not in it
+	foreign  bool   // it is not in it, and that was said
 	saved    signer.Head
 }
 
@@ -83,13 +83,12 @@ func (k *keeper) note(err error) {
 // person decides.
 func (k *keeper) saveHead(ctx context.Context) error {
 	if !k.compared {
-		if err := k.compareHead(ctx); err != nil {
+		if err := k.compareHead(ctx); err != nil || !k.compared {
 			return err
 		}
-		k.compared = true
 	}
 	head := k.ledger.Head()
-	if head == k.saved || k.foreign {
+	if head == k.saved {
 		return nil
 	}
 	value, err := json.Marshal(head)
@@ -105,21 +104,22 @@ func (k *keeper) saveHead(ctx context.Context) error {
 
 func (k *keeper) compareHead(ctx context.Context) error {
 	value, err := k.cluster.LedgerHead(ctx)
-	if err != nil || value == nil {
+	if err != nil {
 		return err
 	}
-	const decide = "; when you know why, etcdctl del /signerd/ledger lets the ledger as it is count"
 	var head signer.Head
-	if err := json.Unmarshal(value, &head); err != nil {
-		k.foreign = true
-		k.log.Error().Err(err).Bytes("value", value).Msg("the ledger's head in etcd is not one" + decide)
-		return nil
+	there := true
+	if value != nil {
+		if err = json.Unmarshal(value, &head); err == nil {
+			there, err = k.ledger.Contains(head)
+		}
 	}
-	there, err := k.ledger.Contains(head)
-	if k.foreign = err != nil || !there; k.foreign {
-		k.log.Error().Err(err).Uint64("etcd_seq", head.Seq).Stringer("etcd_hash", head.Hash).
-			Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
-			Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy" + decide)
+	if k.compared = err == nil && there; k.compared || k.foreign {
+		return nil // or said already
 	}
+	k.foreign = true
+	k.log.Error().Err(err).Bytes("etcd", value).Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
+		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy; " +
+			"when you know why, etcdctl del /signerd/ledger lets the ledger as it is count")
 	return nil
 }

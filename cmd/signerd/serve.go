@@ -88,10 +88,8 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		return exit(exitConfig, err)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Listen)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return exit(exitRetry, fmt.Errorf("listening for SSH: %w: stop what listens there, or change listen", err))
-	} else if err != nil {
-		return exit(exitConfig, fmt.Errorf("listening for SSH: %w", err))
+	if err != nil {
+		return exitForListen(err)
 	}
 	active := s.authority.Generations()[0]
 	log.Info().Str("version", version.String()).Str("cluster", s.config.Cluster).

@@ -33,7 +33,8 @@ func (s *Self) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	defer s.mu.Unlock()
 	if c := s.current; c != nil {
 		life := c.Leaf.NotAfter.Sub(c.Leaf.NotBefore)
-		if c.Leaf.NotAfter.Sub(s.now()) > life/3 {
+		// A clock that was ahead when it was made leaves one for the future.
+		if now := s.now(); c.Leaf.NotAfter.Sub(now) > life/3 && !now.Before(c.Leaf.NotBefore) {
 			return c, nil
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -39,12 +40,19 @@ func signMember(ctx context.Context, c *caller, command wire.Command, stdin sshf
 		return wire.Answer{}, err
 	}
 	ledger := c.desk.signer.Ledger()
-	// A name that will be denied must not reach etcd first.
-	if err := ledger.Check(c.desk.now(), order); err != nil {
+	// What will be refused must not reach etcd first.
+	if err := c.desk.signer.Check(c.desk.now(), order); err != nil {
 		return wire.Answer{}, err
 	}
 	if !ledger.Repeats(subject, order.Key) {
-		if err := c.desk.cluster.Register(ctx, c.desk.now(), command.Name, command.Addresses, c.source); err != nil {
+		known := ledger.Hold(command.Name)
+		joiner := peers.Joiner{
+			Name:      command.Name,
+			Addresses: command.Addresses,
+			Source:    c.source,
+			Proven:    order.Claim == signer.Supersede || known != nil && known.Key == order.Key.Fingerprint(),
+		}
+		if err := c.desk.cluster.Register(ctx, c.desk.now(), joiner); err != nil {
 			return wire.Answer{}, err
 		}
 	}

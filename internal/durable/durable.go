@@ -111,8 +111,14 @@ func handOver(path string) error {
 		return err
 	}
 	owner := above.Sys().(*syscall.Stat_t)
-	return filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, int(owner.Uid), int(owner.Gid)))
+	// Through the directory itself, since its owner-to-be may rename things.
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // nothing was written
+	return fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, root.Lchown(name, int(owner.Uid), int(owner.Gid)))
 	})
 }
 

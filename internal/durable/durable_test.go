@@ -169,6 +169,22 @@ func TestReadTrusted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A link does not hide where the file really is.
+	open := filepath.Join(t.TempDir(), "open")
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777), os.Symlink(filepath.Join(open, "file"), link)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(open, "file"), 0o600)
+	if _, err := ReadTrusted(link); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a link into an open directory: %v", err)
+	}
+	if err := os.Chmod(open, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadTrusted(link); err != nil {
+		t.Errorf("a link into a closed directory: %v", err)
+	}
 	if os.Geteuid() == 0 {
 		if err := os.Chown(path, 12345, 0); err != nil {
 			t.Fatal(err)

@@ -34,6 +34,10 @@ func ReadTrusted(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Where links lead counts, not where they stand.
+	if absolute, err = filepath.EvalSymlinks(absolute); err != nil {
+		return nil, err
+	}
 	for dir := filepath.Dir(absolute); ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err != nil {
@@ -51,7 +55,7 @@ func ReadTrusted(path string) ([]byte, error) {
 			break
 		}
 	}
-	return readChecked(path, func(info fs.FileInfo) error {
+	return readChecked(absolute, func(info fs.FileInfo) error {
 		return errors.Join(checkOwner(path, info), checkUnwritable(path, info))
 	})
 }

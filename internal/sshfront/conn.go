@@ -25,6 +25,7 @@ type conn struct {
 	login    bool
 	sessions int // open now, until the client has closed them
 	opened   int // ever
+	commands int // at work now
 	draining bool
 	unused   *time.Timer
 }
@@ -116,18 +117,39 @@ func (c *conn) closeSession() {
 		return
 	}
 	c.unused.Reset(c.limits.Unused)
-	if c.draining {
-		c.Close() //nolint:errcheck // nobody to tell
-	}
+	c.closeIfDrained()
 }
 
-// drain lets the sessions there are end, and no new one begin.
+func (c *conn) beginCommand() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.commands++
+}
+
+func (c *conn) endCommand() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.commands--
+	c.closeIfDrained()
+}
+
+// drain lets the commands there are end, and no new session begin.
 func (c *conn) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.draining = true
-	if c.sessions == 0 {
+	c.closeIfDrained()
+}
+
+// closeIfDrained ends a connection that has nothing more to do; one whose client
+// has still to take an answer and close its session, a while later.
+func (c *conn) closeIfDrained() {
+	switch {
+	case !c.draining || c.commands > 0:
+	case c.sessions == 0:
 		c.Close() //nolint:errcheck // nobody to tell
+	default:
+		time.AfterFunc(c.limits.Linger, func() { c.Close() }) //nolint:errcheck // nobody to tell
 	}
 }
 

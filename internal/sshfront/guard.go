@@ -85,6 +85,15 @@ func (g *guard) sourceOf(address netip.Addr) *source {
 	if s, ok := g.sources.Get(network); ok {
 		return s
 	}
+	// A source with an open connection is not forgotten: there are fewer of
+	// these than are remembered.
+	for g.sources.Len() == maxSources {
+		key, oldest, _ := g.sources.GetOldest()
+		if oldest.open == 0 {
+			break
+		}
+		g.sources.Get(key)
+	}
 	s := &source{rate: rate.NewLimiter(rate.Limit(g.limits.PerSourcePerSecond), g.limits.PerSourcePerSecond)}
 	g.sources.Add(network, s)
 	return s

@@ -96,7 +96,7 @@ func (s *Server) Serve(l net.Listener) error {
 	var delay time.Duration
 	for {
 		c, err := l.Accept()
-		if s.isDraining() {
+		if !s.beginConnection(err == nil) {
 			if err == nil {
 				_ = c.Close() // it came a moment too late
 			}
@@ -112,15 +112,22 @@ func (s *Server) Serve(l net.Listener) error {
 			continue
 		}
 		delay = 0
-		s.work.Add(1)
 		go s.handle(c)
 	}
 }
 
-func (s *Server) isDraining() bool {
+// beginConnection is false once a shutdown has begun. Otherwise an accepted
+// connection is one that the shutdown waits for.
+func (s *Server) beginConnection(accepted bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining
+	if s.draining {
+		return false
+	}
+	if accepted {
+		s.work.Add(1)
+	}
+	return true
 }
 
 // handle is one connection's life.
@@ -212,6 +219,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.Close() //nolint:errcheck // nobody to tell
 	}
 	s.mu.Unlock()
-	<-finished
+	// What hangs beyond its own connection does not keep the process.
+	select {
+	case <-finished:
+	case <-time.After(time.Second):
+	}
 	return ctx.Err()
 }

@@ -105,6 +105,8 @@ func commandOf(request *ssh.Request) (command string, ok bool) {
 // serve is the only place where a session ends, is logged, or gets a status.
 func (r *session) serve(command string) {
 	begun := time.Now()
+	r.conn.beginCommand()
+	defer r.conn.endCommand()
 	ctx, cancel := context.WithTimeout(r.ctx, r.server.options.Limits.Command)
 	defer cancel()
 	answer, err := r.call(ctx, command)
@@ -112,7 +114,7 @@ func (r *session) serve(command string) {
 	r.finish(answer, err, status)
 	event := r.server.options.Log.WithLevel(levelOf(status)).
 		Stringer("by", r.caller).Stringer("source", r.conn.source).
-		Str("command", command).Uint32("status", uint32(status)).Dur("ms", time.Since(begun))
+		Str("command", command[:min(len(command), wire.MaxCommand)]).Uint32("status", uint32(status)).Dur("ms", time.Since(begun))
 	if err != nil {
 		event = event.Str("reason", reason(err))
 	}

@@ -400,6 +400,17 @@ func TestGuard(t *testing.T) {
 	b.end()
 	admit("192.168.0.1", errUnauthFull)
 
+	// Many sources do not make the counts of one with open connections forgotten.
+	limits = testLimits()
+	limits.PerSource = 1
+	g = must(newGuard(limits))
+	kept := admit("10.0.0.1", nil)
+	for i := range 2 * maxSources {
+		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil).end()
+	}
+	admit("10.0.0.1", errSourceFull)
+	kept.end()
+
 	limits = testLimits()
 	limits.PerSourcePerSecond = 3
 	g = must(newGuard(limits))

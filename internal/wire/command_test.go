@@ -46,6 +46,10 @@ func TestParse(t *testing.T) {
 		{"10.0.0.1", "", ErrName},
 		{"10.0.0.256", "", ErrName},
 		{"42", "", ErrName},
+		{"0x7f000001", "", ErrName},
+		{"10.0.0.0xb", "", ErrName},
+		{"0xyz", "0xyz", nil},
+		{"\u212aubemaster-07", "", ErrName}, // the Kelvin sign, in lower case a k
 		{"42.example", "42.example", nil},
 		{"::1", "", ErrName},
 		{"kubemästér", "", ErrName},

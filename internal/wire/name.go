@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // ErrName is wrapped by every error about a name or an address that is not
@@ -15,8 +16,8 @@ const MemberPrefix = "etcd-"
 
 // ParseHostName gives the lower-case form of a host name: labels of letters,
 // digits and inner hyphens, 63 bytes each and 253 in all. The last label is not
-// a number, so that no name reads as an IP address (RFC 1123, 2.1). The error
-// wraps ErrName.
+// a number, so that no name reads as an IP address (RFC 1123, 2.1; inet_aton(3)
+// for what C libraries take for one). The error wraps ErrName.
 func ParseHostName(s string) (string, error) {
 	name := strings.ToLower(s)
 	ok := name != "" && len(name) <= 253
@@ -25,7 +26,11 @@ func ParseHostName(s string) (string, error) {
 			!strings.HasPrefix(label, "-") && !strings.HasSuffix(label, "-")
 	}
 	last := name[strings.LastIndexByte(name, '.')+1:]
-	if !ok || onlyContains(last, digits) {
+	hex, isHex := strings.CutPrefix(last, "0x")
+	number := onlyContains(last, digits) || isHex && onlyContains(hex, digits+"abcdef")
+	// In lower case some other alphabets' letters are ASCII.
+	ascii := strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) < 0
+	if !ok || number || !ascii {
 		return "", fmt.Errorf("%w: %q is not a host name: letters, digits, hyphens and dots only", ErrName, s)
 	}
 	return name, nil
