@@ -117,6 +117,11 @@ func (l *lockedBuffer) String() string {
 
 func newServer(t *testing.T, change func(*Limits)) *testServer {
 	t.Helper()
+	return newServerWith(t, Compatible, change)
+}
+
+func newServerWith(t *testing.T, profile Profile, change func(*Limits)) *testServer {
+	t.Helper()
 	limits := testLimits()
 	limits.PerSourcePerSecond = 10000
 	if change != nil {
@@ -124,7 +129,7 @@ func newServer(t *testing.T, change func(*Limits)) *testServer {
 	}
 	s := &testServer{key: newKey(), log: &lockedBuffer{}, served: make(chan error, 1)}
 	s.gate = &testGate{key: s.key.PublicKey(), finish: make(chan struct{}), started: make(chan struct{}, 100), canceled: make(chan error, 100)}
-	s.Server = must(New(Options{HostKey: newKey(), Profile: Compatible, Limits: limits, Gate: s.gate, Log: zerolog.New(s.log)}))
+	s.Server = must(New(Options{HostKey: newKey(), Profile: profile, Limits: limits, Gate: s.gate, Log: zerolog.New(s.log)}))
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	s.address = listener.Addr().String()
 	go func() { s.served <- s.Serve(listener) }()
@@ -363,6 +368,52 @@ func TestDeadlines(t *testing.T) {
 	}
 	if stdout, _, _ := run(t, client, "x", nil); stdout != "<x>" {
 		t.Errorf("after it: %q", stdout)
+	}
+}
+
+// A connection without a byte either way ends, whatever it is for.
+func TestIdle(t *testing.T) {
+	s := newServer(t, func(l *Limits) { l.Idle = 300 * time.Millisecond })
+	client := s.dial(t)
+	go func() { _ = must(client.NewSession()).Run("wait") }()
+	<-s.gate.started
+	begun := time.Now()
+	_ = client.Wait()
+	if took := time.Since(begun); took < 200*time.Millisecond || took > 2*time.Second {
+		t.Errorf("an idle connection ended after %s", took)
+	}
+}
+
+// The profiles differ in the key exchange, and neither takes what is weak.
+func TestHandshakes(t *testing.T) {
+	servers := map[Profile]*testServer{Compatible: newServer(t, nil), Strict: newServerWith(t, Strict, nil)}
+	for _, test := range []struct {
+		what               string
+		config             ssh.Config
+		compatible, strict bool
+	}{
+		{"a client of today", ssh.Config{}, true, true},
+		{"curve25519", ssh.Config{KeyExchanges: []string{ssh.KeyExchangeCurve25519}}, true, false},
+		{"group14 with SHA-1", ssh.Config{KeyExchanges: []string{ssh.InsecureKeyExchangeDH14SHA1}}, false, false},
+		{"nistp256", ssh.Config{KeyExchanges: []string{ssh.KeyExchangeECDHP256}}, false, false},
+		{"CBC", ssh.Config{Ciphers: []string{ssh.InsecureCipherAES128CBC}}, false, false},
+		{"CTR with an encrypt-and-MAC", ssh.Config{Ciphers: []string{ssh.CipherAES128CTR}, MACs: []string{ssh.HMACSHA256}}, false, false},
+		{"CTR with encrypt-then-MAC", ssh.Config{Ciphers: []string{ssh.CipherAES128CTR}, MACs: []string{ssh.HMACSHA256ETM}}, true, true},
+		{"chacha20", ssh.Config{Ciphers: []string{ssh.CipherChaCha20Poly1305}}, true, false},
+	} {
+		for profile, want := range map[Profile]bool{Compatible: test.compatible, Strict: test.strict} {
+			s := servers[profile]
+			client, err := ssh.Dial("tcp", s.address, &ssh.ClientConfig{
+				Config: test.config, User: wire.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(s.key)},
+				HostKeyCallback: ssh.InsecureIgnoreHostKey(), Timeout: 5 * time.Second,
+			})
+			if err == nil {
+				_ = client.Close()
+			}
+			if (err == nil) != want {
+				t.Errorf("%s, %s: %v; want %v", profile, test.what, err, want)
+			}
+		}
 	}
 }
 
