@@ -1,0 +1,183 @@
+package sshfront
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Connections end: before login after the grace, whatever trickles in; logged
+// in and unused; and at the end of their life.
+func TestDeadlines(t *testing.T) {
+	s := newServer(t, func(l *Limits) {
+		l.LoginGrace, l.Unused, l.ConnectionLife, l.Exec = 300*time.Millisecond, 300*time.Millisecond, 1200*time.Millisecond, 300*time.Millisecond
+	})
+	ended := func(what string, c net.Conn, after, atMost time.Duration) {
+		begun := time.Now()
+		_ = c.SetReadDeadline(begun.Add(5 * time.Second))
+		_, err := io.Copy(io.Discard, c)
+		if took := time.Since(begun); took < after || took > atMost || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: ended after %s, %v", what, took, err)
+		}
+	}
+	ended("silent", must(net.Dial("tcp", s.address)), 200*time.Millisecond, 900*time.Millisecond)
+	drip := must(net.Dial("tcp", s.address))
+	go func() {
+		for {
+			if _, err := drip.Write([]byte("S")); err != nil {
+				return
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}()
+	ended("byte drip", drip, 200*time.Millisecond, 900*time.Millisecond)
+
+	waited := func(what string, client *ssh.Client, after, atMost time.Duration) {
+		begun := time.Now()
+		_ = client.Wait()
+		if took := time.Since(begun); took < after || took > atMost {
+			t.Errorf("%s: ended after %s", what, took)
+		}
+	}
+	waited("unused", s.dial(t), 200*time.Millisecond, 900*time.Millisecond)
+	busy := s.dial(t)
+	go func() { _ = must(busy.NewSession()).Run("wait") }()
+	waited("at work", busy, 900*time.Millisecond, 2500*time.Millisecond)
+	if err := <-s.gate.canceled; !errors.Is(err, context.Canceled) {
+		t.Errorf("the command of a connection that ended: %v", err)
+	}
+	// A session without a command is closed, and its connection goes on.
+	client := s.dial(t)
+	idle, requests, err := client.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests)
+	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a session without a command: %v", err)
+	}
+	if stdout, _, _ := run(t, client, "x", nil); stdout != "<x>" {
+		t.Errorf("after it: %q", stdout)
+	}
+}
+
+// A connection without a byte either way ends, whatever it is for.
+func TestIdle(t *testing.T) {
+	s := newServer(t, func(l *Limits) { l.Idle = 300 * time.Millisecond })
+	client := s.dial(t)
+	go func() { _ = must(client.NewSession()).Run("wait") }()
+	<-s.gate.started
+	begun := time.Now()
+	_ = client.Wait()
+	if took := time.Since(begun); took < 200*time.Millisecond || took > 2*time.Second {
+		t.Errorf("an idle connection ended after %s", took)
+	}
+}
+
+// The limits for one source, IPv6 hosts counting as their /64, and in all.
+func TestGuard(t *testing.T) {
+	limits := testLimits()
+	limits.Connections, limits.Unauthenticated, limits.PerSource, limits.PerSourceUnauth, limits.PerSourcePerSecond = 6, 5, 3, 2, 1000
+	limits.Exempt = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
+	g := must(newGuard(limits))
+	admit := func(source string, want error) *ticket {
+		t.Helper()
+		ticket, err := g.admit(netip.MustParseAddr(source))
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", source, err, want)
+		}
+		return ticket
+	}
+	a := admit("10.0.0.1", nil)
+	b := admit("10.0.0.1", nil)
+	admit("10.0.0.1", errSourceUnauth)
+	a.loggedIn()
+	b.loggedIn()
+	c := admit("10.0.0.1", nil)
+	admit("10.0.0.1", errSourceFull)
+	c.end()
+	c.end() // once counts
+	admit("10.0.0.1", nil)
+	admit("fd00::1", nil)
+	admit("fd00::2", nil)
+	admit("fd00::3", errSourceUnauth) // the same /64
+	admit("fd00:0:0:1::1", nil)
+	admit("192.168.0.1", errFull)
+	a.end()
+	admit("192.168.0.1", nil)
+	b.end()
+	admit("192.168.0.1", errUnauthFull)
+
+	// Many sources do not make the counts of one with open connections forgotten.
+	limits = testLimits()
+	limits.PerSource = 1
+	g = must(newGuard(limits))
+	kept := admit("10.0.0.1", nil)
+	for i := range 2 * maxSources {
+		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil).end()
+	}
+	admit("10.0.0.1", errSourceFull)
+	kept.end()
+
+	limits = testLimits()
+	limits.PerSourcePerSecond = 3
+	g = must(newGuard(limits))
+	for range 3 {
+		admit("10.0.0.1", nil).end()
+	}
+	admit("10.0.0.1", errSourceFast)
+	admit("10.0.0.2", nil)
+}
+
+func TestFilesForTheLimits(t *testing.T) {
+	limits := testLimits()
+	if err := limits.checkFiles(); err != nil {
+		t.Error(err)
+	}
+	limits.Connections = 1 << 40
+	if err := limits.checkFiles(); err == nil || !strings.Contains(err.Error(), "LimitNOFILE") {
+		t.Errorf("more connections than files: %v", err)
+	}
+}
+
+func TestRefusedConnectionsAreClosed(t *testing.T) {
+	s := newServer(t, func(l *Limits) { l.PerSourcePerSecond = 2 })
+	for i := range 4 {
+		c := must(net.Dial("tcp", s.address))
+		defer c.Close()
+		n, err := c.Read(make([]byte, 100))
+		if (n > 0) != (i < 2) {
+			t.Errorf("connection %d: %d bytes, %v", i, n, err)
+		}
+	}
+	if !strings.Contains(s.log.String(), errSourceFast.Error()) {
+		t.Errorf("the log is %s", s.log)
+	}
+}
+
+// Health checks that only connect leave no line, others do.
+func TestHealthChecksAreQuiet(t *testing.T) {
+	for _, quiet := range []bool{true, false} {
+		s := newServer(t, func(l *Limits) {
+			if quiet {
+				l.HealthChecks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			}
+		})
+		_ = must(net.Dial("tcp", s.address)).Close()
+		_, _ = s.tryDial("nobody", s.key) // its line comes after
+		deadline := time.Now().Add(5 * time.Second)
+		for !strings.Contains(s.log.String(), "login denied") && time.Now().Before(deadline) {
+			<-time.After(5 * time.Millisecond)
+		}
+		if noted := strings.Contains(s.log.String(), "went away"); noted == quiet {
+			t.Errorf("quiet %v: %s", quiet, s.log)
+		}
+	}
+}
