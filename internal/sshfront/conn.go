@@ -141,15 +141,24 @@ func (c *conn) drain() {
 	c.closeIfDrained()
 }
 
-// closeIfDrained ends a connection that has nothing more to do; one whose client
-// has still to take an answer and close its session, a while later.
+// closeIfDrained ends a connection that has nothing more to do. One with a
+// session whose client has still to take an answer, or to send a command, has a
+// while for that. The caller holds mu.
 func (c *conn) closeIfDrained() {
 	switch {
 	case !c.draining || c.commands > 0:
 	case c.sessions == 0:
 		c.Close() //nolint:errcheck // nobody to tell
 	default:
-		time.AfterFunc(c.limits.Linger, func() { c.Close() }) //nolint:errcheck // nobody to tell
+		time.AfterFunc(c.limits.Linger, c.closeIfAtRest)
+	}
+}
+
+func (c *conn) closeIfAtRest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.commands == 0 {
+		c.Close() //nolint:errcheck // nobody to tell
 	}
 }
 

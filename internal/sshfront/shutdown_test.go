@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // A shutdown refuses what is new, ends what is idle, and lets commands finish.
@@ -44,6 +47,46 @@ func TestShutdown(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+// A client that has its answer and does not close its session, as one that was
+// suspended, does not hold up a shutdown; a command that comes late is run.
+func TestShutdownWithOpenSessions(t *testing.T) {
+	s := newServer(t, func(l *Limits) { l.Linger = 200 * time.Millisecond })
+	late := must(s.dial(t).NewSession())
+	channel, requests, err := s.dial(t).OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests) // and the channel is never closed
+	if _, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ C string }{"x"})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(channel); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Shutdown(context.Background()) }()
+	<-s.served
+	var out bytes.Buffer
+	late.Stdout = &out
+	if err := late.Start("wait"); err != nil {
+		t.Fatal(err)
+	}
+	<-s.gate.started
+	<-time.After(2 * 200 * time.Millisecond) // longer than a client at rest is given
+	close(s.gate.finish)
+	if err := late.Wait(); err != nil || out.String() != "done" {
+		t.Errorf("a command that came during the shutdown: %q, %v", &out, err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("an open session holds up the shutdown")
 	}
 }
 
