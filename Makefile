@@ -15,7 +15,8 @@ help: ## list the targets
 .PHONY: run
 run: ## show the main job on an etcd of its own; ONCE=1 ends after it
 	@tools/need $(NEED_RUN)
-	@$(GO) run -C integration ./cmd/demo -dir $(CURDIR)/build/run $(if $(ONCE),-once)
+	@$(GO) build -C integration -o $(CURDIR)/build/demo ./cmd/demo
+	@build/demo -dir build/run $(if $(ONCE),-once)
 
 .PHONY: build
 build: ## build/signerd
