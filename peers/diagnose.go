@@ -26,7 +26,7 @@ func (c *Cluster) diagnose(ctx context.Context) error {
 	for i, endpoint := range endpoints {
 		group.Go(func() {
 			if err := c.probe(ctx, endpoint); err != nil {
-				reasons[i] = fmt.Errorf("%s: %w", endpoint, err)
+				reasons[i] = fmt.Errorf("%s: %w", endpoint, withoutPorts(err))
 			}
 		})
 	}
@@ -55,6 +55,15 @@ func (c *Cluster) probe(ctx context.Context, endpoint string) error {
 		return err
 	}
 	return nil
+}
+
+// withoutPorts leaves out the addresses of one connection, which are others each
+// time while the reason is the same.
+func withoutPorts(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Errorf("%s: %w", e.Op, e.Err)
+	}
+	return err
 }
 
 func hostPort(u *url.URL) string {

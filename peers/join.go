@@ -93,8 +93,8 @@ func (c *Cluster) membership(ctx context.Context) ([]Member, []intent, error) {
 	return members, intents, err
 }
 
-// add registers a new learner. The intent stays when etcd refuses: it may have
-// taken an earlier try, and a later intent for the same URL counts more.
+// add registers a new learner. The intent is forgotten when etcd surely has no
+// such member; otherwise it may have taken this try or one before.
 func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, intents []intent) error {
 	for _, m := range members {
 		if m.Learner {
@@ -107,9 +107,12 @@ func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, inte
 	if err := c.putIntent(ctx, wanted); err != nil {
 		return err
 	}
-	change, cancel := context.WithTimeout(ctx, changeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	response, err := c.client.MemberAddAsLearner(change, []string{wanted.PeerURL})
+	response, err := c.client.MemberAddAsLearner(bounded, []string{wanted.PeerURL})
+	if errors.Is(err, rpctypes.ErrUnhealthy) || errors.Is(err, rpctypes.ErrMemberNotEnoughStarted) || errors.Is(err, rpctypes.ErrTooManyLearners) {
+		_ = c.deleteIntent(ctx, wanted.Name) // one that stays counts less than a later one
+	}
 	if err != nil {
 		return c.unchanged(ctx, "adding "+wanted.Name, err)
 	}
@@ -133,9 +136,9 @@ func (c *Cluster) move(ctx context.Context, m Member, j Joiner) error {
 	case !slices.Contains(j.Addresses, wire.AddressFrom(j.Source)):
 		return fmt.Errorf("%w: a member moves to another address only from there; this request came from %s", ErrTaken, j.Source)
 	}
-	change, cancel := context.WithTimeout(ctx, changeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	response, err := c.client.MemberUpdate(change, m.ID, []string{PeerURL(j.Addresses[0])})
+	response, err := c.client.MemberUpdate(bounded, m.ID, []string{PeerURL(j.Addresses[0])})
 	if err != nil {
 		return c.unchanged(ctx, "moving "+j.Name, err)
 	}
@@ -172,9 +175,9 @@ func (c *Cluster) Remove(ctx context.Context, name string) (removed bool, err er
 }
 
 func (c *Cluster) removeMember(ctx context.Context, id uint64, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	response, err := c.client.MemberRemove(ctx, id)
+	response, err := c.client.MemberRemove(bounded, id)
 	if errors.Is(err, rpctypes.ErrMemberNotFound) {
 		return nil
 	} else if err != nil {
@@ -199,7 +202,7 @@ func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining bool,
 	ready := c.takesVoter(ctx, members)
 	for _, m := range members {
 		name := nameOf(m, intents)
-		if !slices.ContainsFunc(intents, func(i intent) bool { return i.Name == name }) {
+		if !slices.ContainsFunc(intents, func(i intent) bool { return i.Name == name && slices.Contains(m.PeerURLs, i.PeerURL) }) {
 			continue
 		}
 		switch {
@@ -277,9 +280,9 @@ func orUnnamed(name string) string {
 }
 
 func (c *Cluster) intents(ctx context.Context) ([]intent, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	response, err := c.client.Get(ctx, joinPrefix, clientv3.WithPrefix())
+	response, err := c.client.Get(bounded, joinPrefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, c.away(ctx, "reading who is joining", err)
 	}
@@ -301,18 +304,18 @@ func (c *Cluster) putIntent(ctx context.Context, i intent) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if _, err := c.client.Put(ctx, joinPrefix+i.Name, string(value)); err != nil {
+	if _, err := c.client.Put(bounded, joinPrefix+i.Name, string(value)); err != nil {
 		return c.away(ctx, "recording that "+i.Name+" joins", err)
 	}
 	return nil
 }
 
 func (c *Cluster) deleteIntent(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	if _, err := c.client.Delete(ctx, joinPrefix+name); err != nil {
+	if _, err := c.client.Delete(bounded, joinPrefix+name); err != nil {
 		return c.away(ctx, "forgetting that "+name+" joins", err)
 	}
 	return nil

@@ -9,9 +9,9 @@ const ledgerKey = "/signerd/ledger"
 // LedgerHead gives the head that was saved last; nil if none was. The error
 // wraps ErrAway.
 func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	response, err := c.client.Get(ctx, ledgerKey)
+	response, err := c.client.Get(bounded, ledgerKey)
 	if err != nil {
 		return nil, c.away(ctx, "reading the ledger's head", err)
 	}
@@ -23,9 +23,9 @@ func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, error) {
 
 // SaveLedgerHead keeps a head. The error wraps ErrAway.
 func (c *Cluster) SaveLedgerHead(ctx context.Context, head []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if _, err := c.client.Put(ctx, ledgerKey, string(head)); err != nil {
+	if _, err := c.client.Put(bounded, ledgerKey, string(head)); err != nil {
 		return c.away(ctx, "saving the ledger's head", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -26,7 +27,7 @@ type keeper struct {
 
 	trouble  string // with etcd at the last look; empty: none
 	compared bool   // the head in etcd was held against the ledger
-	foreign  bool   // it is not in it, and that was said
+	foreign  []byte // the head in etcd that is not in the ledger; nil: none
 	saved    signer.Head
 }
 
@@ -104,21 +105,26 @@ func (k *keeper) saveHead(ctx context.Context) error {
 
 func (k *keeper) compareHead(ctx context.Context) error {
 	value, err := k.cluster.LedgerHead(ctx)
-	if err != nil {
-		return err
+	if err != nil || k.foreign != nil && bytes.Equal(value, k.foreign) {
+		return err // said already, and nothing changed
+	}
+	k.foreign = nil
+	if value == nil {
+		k.compared = true
+		return nil
 	}
 	var head signer.Head
-	there := true
-	if value != nil {
-		if err = json.Unmarshal(value, &head); err == nil {
-			there, err = k.ledger.Contains(head)
+	there := false
+	if json.Unmarshal(value, &head) == nil {
+		if there, err = k.ledger.Contains(head); err != nil {
+			return err
 		}
 	}
-	if k.compared = err == nil && there; k.compared || k.foreign {
-		return nil // or said already
+	if k.compared = there; there {
+		return nil
 	}
-	k.foreign = true
-	k.log.Error().Err(err).Bytes("etcd", value).Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
+	k.foreign = value
+	k.log.Error().Bytes("etcd", value).Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
 		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy; " +
 			"when you know why, etcdctl del /signerd/ledger lets the ledger as it is count")
 	return nil

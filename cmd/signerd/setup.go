@@ -51,6 +51,7 @@ func load(path string, now time.Time) (*setup, error) {
 	check(err)
 	s.trust, err = loadTrust(c.Trust)
 	check(err)
+	check(sshfront.Check(sshfront.Profile(c.SSHProfile), sshfront.Limits(c.Limits.Front)))
 	return s, problems.ErrorOrNil()
 }
 

@@ -87,10 +87,15 @@ func CreateDir(path string, fill func(staging string) error) error {
 	if err := os.Mkdir(staging, 0o700); err != nil {
 		return err
 	}
+	dir, err := os.OpenFile(staging, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // nothing is written through it
 	if err := fill(staging); err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
-	if err := errors.Join(handOver(staging), SyncDir(staging)); err != nil {
+	if err := errors.Join(handOver(dir), dir.Sync()); err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
 	}
 	// rename(2) replaces an empty directory and no other; os.Rename replaces
@@ -101,25 +106,28 @@ func CreateDir(path string, fill func(staging string) error) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// handOver gives what root made to the owner of the directory above.
-func handOver(path string) error {
+// handOver gives the directory that root made, and the files in it, to the owner
+// of the directory above. It goes by the open directory, not by names: who owns
+// the one above can rename what is in it.
+func handOver(dir *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	above, err := os.Stat(filepath.Dir(path))
+	above, err := os.Stat(filepath.Dir(dir.Name()))
 	if err != nil {
 		return err
 	}
 	owner := above.Sys().(*syscall.Stat_t)
-	// Through the directory itself, since its owner-to-be may rename things.
-	root, err := os.OpenRoot(path)
+	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // nothing was written
-	return fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
-		return errors.Join(err, root.Lchown(name, int(owner.Uid), int(owner.Gid)))
-	})
+	for _, name := range names {
+		if err := unix.Fchownat(int(dir.Fd()), name, int(owner.Uid), int(owner.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("handing over %s: %w", name, err)
+		}
+	}
+	return dir.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // SyncDir makes the names in a directory durable: fsync(2) of a file does not

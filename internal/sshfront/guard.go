@@ -25,6 +25,7 @@ type guard struct {
 	mu      sync.Mutex
 	count   count
 	sources *lru.Cache[netip.Prefix, *source]
+	size    int // of sources
 }
 
 type count struct{ open, unauth int }
@@ -35,8 +36,10 @@ type source struct {
 }
 
 func newGuard(limits Limits) (*guard, error) {
-	sources, err := lru.New[netip.Prefix, *source](maxSources)
-	return &guard{limits: limits, sources: sources}, err
+	// Room for every source with an open connection, and one more.
+	size := max(maxSources, limits.Connections+1)
+	sources, err := lru.New[netip.Prefix, *source](size)
+	return &guard{limits: limits, sources: sources, size: size}, err
 }
 
 // ticket is one admitted connection's share of the counts.
@@ -85,9 +88,8 @@ func (g *guard) sourceOf(address netip.Addr) *source {
 	if s, ok := g.sources.Get(network); ok {
 		return s
 	}
-	// A source with an open connection is not forgotten: there are fewer of
-	// these than are remembered.
-	for g.sources.Len() == maxSources {
+	// A source with an open connection is not the one to be forgotten.
+	for g.sources.Len() == g.size {
 		key, oldest, _ := g.sources.GetOldest()
 		if oldest.open == 0 {
 			break

@@ -126,6 +126,15 @@ func TestGuard(t *testing.T) {
 	admit("10.0.0.1", errSourceFull)
 	kept.end()
 
+	// Nor do as many sources with open connections as the limits let in.
+	limits.Connections, limits.Unauthenticated = 2*maxSources, 2*maxSources
+	g = must(newGuard(limits))
+	for i := range 2 * maxSources {
+		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil)
+	}
+	admit("11.0.0.0", errSourceFull)
+	admit("10.0.0.1", errFull)
+
 	limits = testLimits()
 	limits.PerSourcePerSecond = 3
 	g = must(newGuard(limits))

@@ -37,10 +37,16 @@ type Server struct {
 	work     sync.WaitGroup // connections and sessions
 }
 
-// New makes a Server. The profile's algorithms must all be available, and as
-// many open files as the limits need.
+// Check says why no Server can be made with a profile and limits: each of the
+// profile's algorithms must be available, and as many open files as the limits
+// need.
+func Check(profile Profile, limits Limits) error {
+	return errors.Join(profile.check(), limits.checkFiles())
+}
+
+// New makes a Server, if Check lets it.
 func New(options Options) (*Server, error) {
-	if err := errors.Join(options.Profile.check(), options.Limits.checkFiles()); err != nil {
+	if err := Check(options.Profile, options.Limits); err != nil {
 		return nil, err
 	}
 	guard, err := newGuard(options.Limits)

@@ -17,7 +17,7 @@ const (
 	BadRequest Status = 3  // the certificate signing request is not acceptable
 	Usage      Status = 64 // EX_USAGE: unknown command or arguments
 	Internal   Status = 70 // EX_SOFTWARE: our fault; details in the journal only
-	Retry      Status = 75 // EX_TEMPFAIL: nothing changed, try again
+	Retry      Status = 75 // EX_TEMPFAIL: not now; asking again is safe
 	Denied     Status = 77 // EX_NOPERM: this key may not
 )
 
