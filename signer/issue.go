@@ -52,9 +52,9 @@ type Certificate struct {
 }
 
 // Issue records, signs and lints one certificate. The name is taken in the same
-// step that records it. ErrHeld, ErrRetry and
-// ErrUnrecorded say that nothing was signed; any other error is a fault of
-// ours, and the ledger then says that the certificate is void.
+// step that records it. ErrHeld, ErrRetry and ErrUnrecorded say that nothing was
+// signed; any other error is a fault of ours, or that the client went away, and
+// the ledger then says that the certificate is void.
 func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certificate, error) {
 	ca := s.authority.active
 	serial, err := newSerial()

@@ -45,6 +45,8 @@ func signMember(ctx context.Context, c *caller, command wire.Command, stdin sshf
 		return wire.Answer{}, err
 	}
 	if !ledger.Repeats(subject, order.Key) {
+		// A member's own key speaks for it by the request's signature. A
+		// request is no secret; SECURITY.md says what a copy of one is good for.
 		known := ledger.Hold(command.Name)
 		joiner := peers.Joiner{
 			Name:      command.Name,
