@@ -25,14 +25,7 @@ import (
 // every certificate that a client holds is in the ledger, the ledger is whole,
 // and the daemon starts again without help.
 func TestKilledUnderLoad(t *testing.T) {
-	l := newLab(t, "")
-	if err := l.StartSigner(); err != nil {
-		t.Fatal(err)
-	}
-	csr, err := l.NewRequest("client")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, csr := newSigner(t)
 	rounds, clients := 3, 500
 	if long {
 		rounds = 20
@@ -196,21 +189,14 @@ func fillUp(t *testing.T, path string) {
 // Two clients race for one name with the real client: exactly one gets it, the
 // other is told until when, every time.
 func TestRaceForAName(t *testing.T) {
-	l := newLab(t, "")
-	if err := l.StartSigner(); err != nil {
+	l, first := newSigner(t)
+	second, err := l.NewRequest("second")
+	if err != nil {
 		t.Fatal(err)
 	}
 	races := 25
 	if long {
 		races = 1000
-	}
-	var requests [2]string
-	for i := range requests {
-		csr, err := l.NewRequest(fmt.Sprintf("racer-%d", i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		requests[i] = csr
 	}
 	var won [2]int
 	for race := range races {
@@ -218,7 +204,7 @@ func TestRaceForAName(t *testing.T) {
 		var errs [2]error
 		var outs [2]string
 		var group sync.WaitGroup
-		for i, csr := range requests {
+		for i, csr := range []string{first, second} {
 			group.Go(func() { outs[i], errs[i] = l.SSH(csr, name) })
 		}
 		group.Wait()
@@ -237,14 +223,7 @@ func TestRaceForAName(t *testing.T) {
 
 // SIGTERM lets a request that is under way finish, and ends with status 0.
 func TestTermLetsRequestsFinish(t *testing.T) {
-	l := newLab(t, "")
-	if err := l.StartSigner(); err != nil {
-		t.Fatal(err)
-	}
-	csr, err := l.NewRequest("client")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, csr := newSigner(t)
 	client, err := l.Dial("operator")
 	if err != nil {
 		t.Fatal(err)

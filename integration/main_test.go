@@ -117,6 +117,13 @@ func newLab(t *testing.T, extra string) *lab.Lab {
 func newCluster(t *testing.T, extra string) *lab.Lab {
 	t.Helper()
 	l := newLab(t, extra)
+	startCluster(t, l)
+	return l
+}
+
+// startCluster starts a lab's first member and its signer.
+func startCluster(t *testing.T, l *lab.Lab) *lab.Member {
+	t.Helper()
 	m, err := l.FoundMember()
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +134,22 @@ func newCluster(t *testing.T, extra string) *lab.Lab {
 	if err := l.StartSigner(); err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return m
+}
+
+// newSigner is a lab with a running signer whose etcd is never there, and a
+// request to ask it with.
+func newSigner(t *testing.T) (l *lab.Lab, csr string) {
+	t.Helper()
+	l = newLab(t, "")
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	csr, err := l.NewRequest("client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, csr
 }
 
 // ssh asks with the stock client and must succeed.

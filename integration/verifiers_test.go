@@ -119,16 +119,7 @@ func TestImportedCAs(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Log(out)
-			m, err := l.FoundMember()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := l.StartEtcd(m, ""); err != nil {
-				t.Fatal(err)
-			}
-			if err := l.StartSigner(); err != nil {
-				t.Fatal(err)
-			}
+			m := startCluster(t, l)
 			newClient(t, l, "kubemaster-01")
 			if _, err := l.Ctl("kubemaster-01", "put", "a", "b"); err != nil {
 				t.Error(err)
