@@ -62,10 +62,10 @@ func New(options Options) (*Server, error) {
 	return s, nil
 }
 
-// library makes the gliderlabs server of one connection: with one each, every
+// serverFor makes the gliderlabs server of one connection: with one each, every
 // hook knows its connection, and nothing is shared that could be mistaken for
 // another's.
-func (s *Server) library(c *conn) *gliderlabs.Server {
+func (s *Server) serverFor(c *conn) *gliderlabs.Server {
 	return &gliderlabs.Server{
 		HostSigners:              []gliderlabs.Signer{s.options.HostKey},
 		ServerConfigCallback:     func(gliderlabs.Context) *ssh.ServerConfig { return s.config(c) },
@@ -154,7 +154,7 @@ func (s *Server) handle(raw net.Conn) {
 		return
 	}
 	defer s.untrack(c)
-	s.library(c).HandleConn(c)
+	s.serverFor(c).HandleConn(c)
 }
 
 func (s *Server) track(c *conn) bool {
