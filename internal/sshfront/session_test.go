@@ -31,6 +31,9 @@ func TestAnswers(t *testing.T) {
 	if !strings.Contains(s.log.String(), "on purpose") || !strings.Contains(s.log.String(), "sshfront_test.go") {
 		t.Error("the journal does not say where it panicked")
 	}
+	if run(t, client, strings.Repeat("x", 200<<10), nil); len(s.log.String()) > 20<<10 {
+		t.Errorf("a long command makes a log of %d bytes", len(s.log.String()))
+	}
 	if stdout, _, status := run(t, client, "much", nil); len(stdout) != 4<<20 || status != 0 {
 		t.Errorf("of 4 MiB %d bytes came, status %d", len(stdout), status)
 	}
