@@ -31,10 +31,10 @@ func TestJoin(t *testing.T) {
 		t.Errorf("a learner is among the peers: %q", got)
 	}
 	bind := func(n int) string { return "-b" + from(n) }
-	if _, err := l.Run(csr, "ssh", "-F", l.Path("ssh_config"), bind(3), "signer@leader", "etcd-3="+from(3)); exitCode(err) != 75 || !strings.Contains(err.Error(), "etcd-2 is joining") {
+	if _, err := l.SSHWith(csr, bind(3), "signer@leader", "etcd-3="+from(3)); exitCode(err) != 75 || !strings.Contains(err.Error(), "etcd-2 is joining") {
 		t.Errorf("a second join at once: %v", err)
 	}
-	if _, err := l.Run(csr, "ssh", "-F", l.Path("ssh_config"), bind(2), "signer@leader", "etcd-3="+from(2)); exitCode(err) != 77 || !strings.Contains(err.Error(), "belongs to the member etcd-2") {
+	if _, err := l.SSHWith(csr, bind(2), "signer@leader", "etcd-3="+from(2)); exitCode(err) != 77 || !strings.Contains(err.Error(), "belongs to the member etcd-2") {
 		t.Errorf("a join with another's address: %v", err)
 	}
 	if err := l.StartEtcd(m, got); err != nil {
@@ -48,37 +48,37 @@ func TestJoin(t *testing.T) {
 	}
 
 	// It renews from wherever its key is, and moves only from its new address.
-	own := []string{"-F", l.Path("ssh_config"), "-i", filepath.Join(m.Dir, "member.key"), "signer@keyless", "etcd-2=" + from(2)}
+	own := []string{"-i", filepath.Join(m.Dir, "member.key"), "signer@keyless", "etcd-2=" + from(2)}
 	memberCSR, err := l.Run("", "openssl", "req", "-new", "-key", filepath.Join(m.Dir, "member.key"), "-subj", "/CN=x")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Run(memberCSR, "ssh", own...); err != nil {
+	if _, err := l.SSHWith(memberCSR, own...); err != nil {
 		t.Errorf("a renewal by the member's own key: %v", err)
 	}
-	moved := []string{"-F", l.Path("ssh_config"), "-b", from(4), "signer@leader", "etcd-2=" + from(4)}
-	if _, err := l.Run(memberCSR, "ssh", moved...); err != nil {
+	moved := []string{"-b", from(4), "signer@leader", "etcd-2=" + from(4)}
+	if _, err := l.SSHWith(memberCSR, moved...); err != nil {
 		t.Errorf("a move: %v", err)
 	}
 	if got := ssh(t, l, "", "get-topology"); !strings.Contains(got, "etcd-2=https://"+from(4)+":2380") {
 		t.Errorf("after the move get-topology is %q", got)
 	}
-	moved[3], moved[5] = from(2), "etcd-2="+from(2)
-	if _, err := l.Run(memberCSR, "ssh", moved...); err != nil {
+	moved[1], moved[3] = from(2), "etcd-2="+from(2)
+	if _, err := l.SSHWith(memberCSR, moved...); err != nil {
 		t.Errorf("the move back: %v", err)
 	}
 	// The name is the key's: a stranger neither moves nor replaces the member.
-	if _, err := l.Run(csr, "ssh", moved...); exitCode(err) != 77 {
+	if _, err := l.SSHWith(csr, moved...); exitCode(err) != 77 {
 		t.Errorf("another key for the name: %v", err)
 	}
 
 	// Nor does it once nobody holds the name: the member is still there.
 	ssh(t, l, "", "release", "etcd-2")
-	stranger := []string{"-F", l.Path("ssh_config"), "-b", from(5), "signer@leader", "etcd-2=" + from(5)}
-	if _, err := l.Run(csr, "ssh", stranger...); exitCode(err) != 77 || !strings.Contains(err.Error(), "etcd-2 is a member at https://"+from(2)) {
+	stranger := []string{"-b", from(5), "signer@leader", "etcd-2=" + from(5)}
+	if _, err := l.SSHWith(csr, stranger...); exitCode(err) != 77 || !strings.Contains(err.Error(), "etcd-2 is a member at https://"+from(2)) {
 		t.Errorf("a stranger moves a member whose name is released: %v", err)
 	}
-	if _, err := l.Run(memberCSR, "ssh", moved...); err != nil {
+	if _, err := l.SSHWith(memberCSR, moved...); err != nil {
 		t.Errorf("the member itself, from its own address: %v", err)
 	}
 
@@ -90,7 +90,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("after the removal get-topology is %q", got)
 	}
 	refused(t, l, 75, "last member that votes", "", "remove", "etcd-1")
-	if _, err := l.Run(memberCSR, "ssh", own...); exitCode(err) != 255 {
+	if _, err := l.SSHWith(memberCSR, own...); exitCode(err) != 255 {
 		t.Errorf("the key of a removed member: %v", err)
 	}
 	if _, err := l.Ctl("kubemaster-01", "put", "a", "c"); err != nil {

@@ -143,7 +143,7 @@ func keyIDOf(certificate *x509.Certificate) ([]byte, error) {
 	if len(certificate.SubjectKeyId) >= 4 {
 		return certificate.SubjectKeyId, nil
 	}
-	key, err := newPublicKey(certificate.PublicKey, certificate.RawSubjectPublicKeyInfo)
+	key, err := encodedPublicKey(certificate.PublicKey, certificate.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (a *Authority) Bundle() []byte {
 	var bundle []byte
 	for _, g := range a.Generations() {
 		if g.Role != Inactive {
-			bundle = append(bundle, encodeCertificate(g.Certificate.Raw)...)
+			bundle = append(bundle, EncodeCertificate(g.Certificate.Raw)...)
 		}
 	}
 	return bundle
@@ -203,7 +203,7 @@ func writeAuthority(dir string, g *Generation) error {
 		if err := durable.Create(filepath.Join(staging, g.ID+".key"), keyPEM, 0o600); err != nil {
 			return err
 		}
-		if err := durable.Create(filepath.Join(staging, g.ID+".crt"), encodeCertificate(g.Certificate.Raw), 0o644); err != nil {
+		if err := durable.Create(filepath.Join(staging, g.ID+".crt"), EncodeCertificate(g.Certificate.Raw), 0o644); err != nil {
 			return err
 		}
 		if err := durable.Create(filepath.Join(staging, stateFile), append(stateJSON, '\n'), 0o600); err != nil {

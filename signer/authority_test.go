@@ -76,7 +76,7 @@ func TestLoadAuthority(t *testing.T) {
 		{"the key of another", func(dir, id string) error { return os.WriteFile(filepath.Join(dir, id+".key"), otherKey, 0o600) }, noon, "the key is not the certificate's"},
 		{"both of another", func(dir, id string) error {
 			return errors.Join(os.WriteFile(filepath.Join(dir, id+".key"), otherKey, 0o600),
-				os.WriteFile(filepath.Join(dir, id+".crt"), encodeCertificate(other.Certificate.Raw), 0o644))
+				os.WriteFile(filepath.Join(dir, id+".crt"), EncodeCertificate(other.Certificate.Raw), 0o644))
 		}, noon, "it was exchanged"},
 		{"an open key", func(dir, id string) error { return os.Chmod(filepath.Join(dir, id+".key"), 0o640) }, noon, "chmod 600"},
 		{"an empty key", func(dir, id string) error { return os.Truncate(filepath.Join(dir, id+".key"), 0) }, noon, "no PEM private key"},
@@ -115,7 +115,7 @@ func TestLoadAuthority(t *testing.T) {
 // A file of certificates is read whole or not at all.
 func TestParseCertificates(t *testing.T) {
 	_, g := newAuthority(t)
-	pem := encodeCertificate(g.Certificate.Raw)
+	pem := EncodeCertificate(g.Certificate.Raw)
 	broken := bytes.Replace(pem, []byte("MI"), []byte("!!"), 1)
 	for _, test := range []struct {
 		what string

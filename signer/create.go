@@ -58,7 +58,7 @@ func CreateAuthority(dir, cluster, kind string, now time.Time) (*Generation, err
 	if err != nil {
 		return nil, err
 	}
-	return ImportAuthority(dir, encodeCertificate(der), keyPEM, now)
+	return ImportAuthority(dir, EncodeCertificate(der), keyPEM, now)
 }
 
 // ImportAuthority takes a CA that was made elsewhere into dir: its certificate

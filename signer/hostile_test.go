@@ -255,5 +255,5 @@ func looseBase64(der []byte) []byte {
 
 func selfSignedPEM() []byte {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "x"}}
-	return encodeCertificate(must(x509.CreateCertificate(rand.Reader, template, template, p256Key.Public(), p256Key)))
+	return EncodeCertificate(must(x509.CreateCertificate(rand.Reader, template, template, p256Key.Public(), p256Key)))
 }

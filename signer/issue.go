@@ -120,7 +120,7 @@ func sign(template *x509.Certificate, ca *Generation, key PublicKey) ([]byte, er
 	if err := checkSigned(der, ca.Certificate, template, key); err != nil {
 		return nil, fmt.Errorf("linting serial %s: %w", formatSerial(template.SerialNumber), err)
 	}
-	return encodeCertificate(der), nil
+	return EncodeCertificate(der), nil
 }
 
 func (o Order) entry(now time.Time, template *x509.Certificate, ca *Generation) Entry {

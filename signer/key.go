@@ -21,26 +21,26 @@ type PublicKey struct {
 	spki []byte // SubjectPublicKeyInfo, DER (RFC 5280, 4.1.2.7)
 }
 
-// PublicKeyOf checks a public key that did not come in a request, such as an
-// SSH client's. The error wraps ErrRequest.
+// PublicKeyOf checks a public key. The error wraps ErrRequest.
 func PublicKeyOf(key crypto.PublicKey) (PublicKey, error) {
+	if err := checkPublicKey(key); err != nil {
+		return PublicKey{}, fmt.Errorf("%w: %v", ErrRequest, err)
+	}
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		return PublicKey{}, fmt.Errorf("%w: %v", ErrRequest, err)
 	}
-	return newPublicKey(key, spki)
+	return PublicKey{key, spki}, nil
 }
 
-// newPublicKey checks a key and its encoding. A key has one encoding here, as
-// it has one fingerprint. The error wraps ErrRequest.
-func newPublicKey(key crypto.PublicKey, spki []byte) (PublicKey, error) {
-	if err := checkPublicKey(key); err != nil {
-		return PublicKey{}, fmt.Errorf("%w: %v", ErrRequest, err)
+// encodedPublicKey checks a public key that came as spki. A key has one encoding
+// here, as it has one fingerprint. The error wraps ErrRequest.
+func encodedPublicKey(key crypto.PublicKey, spki []byte) (PublicKey, error) {
+	checked, err := PublicKeyOf(key)
+	if err == nil && !bytes.Equal(checked.spki, spki) {
+		err = fmt.Errorf("%w: the public key is not encoded as RFC 5280 has it (DER)", ErrRequest)
 	}
-	if canonical, err := x509.MarshalPKIXPublicKey(key); err != nil || !bytes.Equal(canonical, spki) {
-		return PublicKey{}, fmt.Errorf("%w: the public key is not encoded as RFC 5280 has it (DER)", ErrRequest)
-	}
-	return PublicKey{key, spki}, nil
+	return checked, err
 }
 
 // Fingerprint is the lower-case hex SHA-256 of the SubjectPublicKeyInfo: how

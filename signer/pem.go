@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// pemBegin begins every PEM block (RFC 7468, 3).
+const pemBegin = "-----BEGIN "
+
 // parseCertificate reads the only certificate of a PEM file; text before it,
 // as openssl x509 -text writes it, is passed over.
 func parseCertificate(data []byte) (*x509.Certificate, error) {
@@ -54,10 +57,8 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	return certificates, nil
 }
 
-// EncodeCertificate writes a certificate as PEM.
-func EncodeCertificate(c *x509.Certificate) []byte { return encodeCertificate(c.Raw) }
-
-func encodeCertificate(der []byte) []byte {
+// EncodeCertificate writes a certificate's DER as PEM.
+func EncodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 

@@ -35,7 +35,7 @@ func ParseRequest(data []byte) (Request, error) {
 		return Request{}, fmt.Errorf("%w: signed with %v; use SHA-256 or better", ErrRequest, csr.SignatureAlgorithm)
 	}
 	// The key's own rules come first: they bound what the signature check costs.
-	key, err := newPublicKey(csr.PublicKey, csr.RawSubjectPublicKeyInfo)
+	key, err := encodedPublicKey(csr.PublicKey, csr.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return Request{}, err
 	}
@@ -55,8 +55,6 @@ func weakSignature(algorithm x509.SignatureAlgorithm) bool {
 	}
 	return true
 }
-
-const pemBegin = "-----BEGIN "
 
 // decodeRequest gives the DER inside the transport's layers.
 func decodeRequest(data []byte) ([]byte, error) {

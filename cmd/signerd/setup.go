@@ -65,7 +65,7 @@ func loadTrust(paths []string) ([]byte, error) {
 			problems = multierror.Append(problems, fmt.Errorf("reading a trusted CA: %w", err))
 		}
 		for _, certificate := range certificates {
-			bundle.Write(signer.EncodeCertificate(certificate))
+			bundle.Write(signer.EncodeCertificate(certificate.Raw))
 		}
 	}
 	return bundle.Bytes(), problems.ErrorOrNil()

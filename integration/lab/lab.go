@@ -134,8 +134,14 @@ func (l *Lab) Run(stdin string, name string, args ...string) (string, error) {
 }
 
 // SSH asks the signer with the stock client.
-func (l *Lab) SSH(stdin string, args ...string) (string, error) {
-	return l.Run(stdin, "ssh", append([]string{"-F", l.Path("ssh_config"), "signer@leader"}, args...)...)
+func (l *Lab) SSH(stdin string, command ...string) (string, error) {
+	return l.SSHWith(stdin, append([]string{"signer@leader"}, command...)...)
+}
+
+// SSHWith runs the stock client with options, a destination of the lab's
+// ssh_config, and a command.
+func (l *Lab) SSHWith(stdin string, args ...string) (string, error) {
+	return l.Run(stdin, "ssh", append([]string{"-F", l.Path("ssh_config")}, args...)...)
 }
 
 // Ctl runs etcdctl against the first member with a certificate: CERT.crt and
@@ -227,7 +233,7 @@ func (l *Lab) JoinMember(number int) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := l.Run(csr, "ssh", "-F", l.Path("ssh_config"), "-b", m.Address, "signer@leader", m.Name+"="+m.Address)
+	chain, err := l.SSHWith(csr, "-b", m.Address, "signer@leader", m.Name+"="+m.Address)
 	if err != nil {
 		return nil, err
 	}

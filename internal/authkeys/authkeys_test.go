@@ -1,6 +1,7 @@
 package authkeys
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -196,27 +197,23 @@ func TestRefused(t *testing.T) {
 }
 
 func TestRefusedKeys(t *testing.T) {
-	rsaKey := func(bits int) string {
-		key, err := rsa.GenerateKey(rand.Reader, bits)
+	listed := func(key crypto.Signer, err error) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		public, err := ssh.NewPublicKey(&key.PublicKey)
+		public, err := ssh.NewPublicKey(key.Public())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return marshal(public)
 	}
+	rsaKey := func(bits int) string {
+		key, err := rsa.GenerateKey(rand.Reader, bits)
+		return listed(key, err)
+	}
 	ecdsaKey := func(curve elliptic.Curve) string {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public, err := ssh.NewPublicKey(&key.PublicKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return marshal(public)
+		return listed(key, err)
 	}
 	good := marshal(newSigner(t).PublicKey())
 	for line, ok := range map[string]bool{

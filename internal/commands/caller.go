@@ -106,7 +106,7 @@ func (c *caller) call(ctx context.Context, line string, stdin sshfront.Stdin) (w
 		line = c.grant.Forced
 	}
 	if strings.Trim(line, " ") == "" {
-		return wire.Answer{}, &wire.Error{Status: wire.Usage, Text: wire.UsageText, Cause: errNoCommand}
+		return wire.Answer{}, errNoCommand
 	}
 	command, err := wire.Parse(line)
 	if err != nil {

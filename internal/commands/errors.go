@@ -17,6 +17,7 @@ var statuses = []struct {
 	status wire.Status
 	text   string
 }{
+	{errNoCommand, wire.Usage, wire.UsageText},
 	{wire.ErrCommand, wire.Usage, ""},
 	{wire.ErrName, wire.BadName, ""},
 	{signer.ErrRequest, wire.BadRequest, ""},

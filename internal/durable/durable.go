@@ -72,8 +72,8 @@ func Symlink(target, path string) error {
 // into it: all of them or no directory. If path is there already, and is not
 // an empty directory, it changes nothing and returns an error that is
 // fs.ErrExist. What root makes belongs to the owner of the directory above, as
-// that is the daemon's. What an interrupted CreateDir left beside path is swept away:
-// nobody has seen it.
+// that is the daemon's. What an interrupted CreateDir left beside path is swept
+// away: nobody has seen it.
 func CreateDir(path string, fill func(staging string) error) error {
 	if entries, err := os.ReadDir(path); err == nil && len(entries) > 0 {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
