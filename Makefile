@@ -5,8 +5,13 @@ RACE      = $(if $(shell command -v gcc),-race)
 TEST     ?= $(GO) test $(RACE) -shuffle=on
 FUZZTIME ?= 10s
 LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint run
+# Without gRPC's trace pages html/template is not linked, which would keep every
+# exported method of every package: a fifth of the program.
+TAGS      = grpcnotrace
 NEED_RUN  = openssh-client=ssh openssl=openssl
-NEED_TEST = $(NEED_RUN) gnutls-bin=certtool gcc=gcc libc6-dev=/usr/include/stdlib.h
+NEED_TEST = $(NEED_RUN) gnutls-bin=certtool gcc=gcc libc6-dev=/usr/include/stdlib.h openssh-server=/usr/sbin/sshd \
+            patch=patch dropbear-bin=dbclient putty-tools=plink python3-paramiko=/usr/lib/python3/dist-packages/paramiko busybox=busybox
+NEED_BENCH = $(NEED_RUN) openssh-server=/usr/sbin/sshd patch=patch
 
 .PHONY: help
 help: ## list the targets
@@ -20,7 +25,7 @@ run: ## show the main job on an etcd of its own; ONCE=1 ends after it
 
 .PHONY: build
 build: ## build/signerd
-	CGO_ENABLED=0 $(GO) build -trimpath -o build/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o build/ ./cmd/...
 
 .PHONY: test
 test: ## unit, script and integration tests
@@ -42,6 +47,12 @@ long: ## the large counts: a thousand races, twenty kills, every cut
 	@tools/need $(NEED_TEST)
 	SIGNERD_LONG=1 $(TEST) -v -timeout 60m ./...
 	cd integration && SIGNERD_LONG=1 $(TEST) -v -timeout 60m ./...
+
+.PHONY: bench
+bench: ## signerd beside its rivals, about ten minutes; rewrites doc/performance.*
+	@tools/need $(NEED_BENCH)
+	$(GO) build -C integration -o $(CURDIR)/build/bench ./bench
+	build/bench
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each

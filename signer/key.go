@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"sync"
 )
 
 // PublicKey is a public key that may stand in a certificate.
@@ -74,7 +75,7 @@ const (
 // smallPrimes is the product of the odd primes below 752, that no RSA modulus
 // may share a factor with (the Baseline Requirements, 6.1.6, of the CA/Browser
 // Forum).
-var smallPrimes = func() *big.Int {
+var smallPrimes = sync.OnceValue(func() *big.Int {
 	product := big.NewInt(1)
 	for n := int64(3); n < 752; n += 2 {
 		if p := big.NewInt(n); p.ProbablyPrime(0) {
@@ -82,7 +83,7 @@ var smallPrimes = func() *big.Int {
 		}
 	}
 	return product
-}()
+})
 
 func checkPublicKey(key crypto.PublicKey) error {
 	switch key := key.(type) {
@@ -104,7 +105,7 @@ func checkRSA(key *rsa.PublicKey) error {
 	switch bits := key.N.BitLen(); {
 	case bits < minRSABits || bits > maxRSABits:
 		return fmt.Errorf("an RSA key of %d bits; use %d to %d", bits, minRSABits, maxRSABits)
-	case key.N.Bit(0) == 0, new(big.Int).GCD(nil, nil, key.N, smallPrimes).Cmp(big.NewInt(1)) != 0:
+	case key.N.Bit(0) == 0, new(big.Int).GCD(nil, nil, key.N, smallPrimes()).Cmp(big.NewInt(1)) != 0:
 		return fmt.Errorf("an RSA modulus with a small factor; make another key")
 	case key.E < 65537 || key.E%2 == 0:
 		// FIPS 186-5, A.1.1: the exponent is odd and above 2^16.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,45 +32,63 @@ func root() string {
 // BuildEtcd builds etcd and etcdctl of a minor version, static and stripped,
 // into the user's cache, where the next run finds them.
 func BuildEtcd(version string) (Etcd, error) {
-	source := filepath.Join(root(), "etcd", version)
+	dir, err := BuildCached(filepath.Join("etcd", version), map[string]string{
+		"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3",
+	})
+	return Etcd{filepath.Join(dir, "etcd"), filepath.Join(dir, "etcdctl")}, err
+}
+
+// BuildCached builds programs, by name, from their packages, static and
+// stripped, into a directory of the user's cache, which it gives. module is the
+// directory below integration whose go.mod and go.sum pin them; as long as
+// those are the same, the next call finds what this one built.
+func BuildCached(module string, programs map[string]string) (dir string, err error) {
+	source := filepath.Join(root(), module)
 	pins, err := os.ReadFile(filepath.Join(source, "go.sum"))
 	if err != nil {
-		return Etcd{}, fmt.Errorf("etcd %s cannot be built: %w", version, err)
+		return "", fmt.Errorf("%s cannot be built: %w", module, err)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return Etcd{}, err
+		return "", err
 	}
 	sum := sha256.Sum256(pins)
-	dir := filepath.Join(cache, "signerd", "etcd-"+version+"-"+hex.EncodeToString(sum[:6]))
-	etcd := Etcd{filepath.Join(dir, "etcd"), filepath.Join(dir, "etcdctl")}
+	dir = filepath.Join(cache, "signerd", strings.ReplaceAll(module, "/", "-")+"-"+hex.EncodeToString(sum[:6]))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Etcd{}, err
+		return "", err
 	}
 	unlock, err := lock(filepath.Join(dir, "lock"))
 	if err != nil {
-		return Etcd{}, err
+		return "", err
 	}
 	defer unlock()
-	for target, path := range map[string]string{etcd.Server: "go.etcd.io/etcd/server/v3", etcd.Ctl: "go.etcd.io/etcd/etcdctl/v3"} {
+	for name, path := range programs {
+		target := filepath.Join(dir, name)
 		if _, err := os.Stat(target); err == nil {
 			continue
 		}
-		if err := build(source, target, path); err != nil {
-			return Etcd{}, err
+		if err := Build(source, target, path); err != nil {
+			return "", err
 		}
 	}
-	return etcd, nil
+	return dir, nil
 }
 
-// BuildSignerd builds signerd from this tree to target.
+// BuildSignerd builds signerd from this tree to target, with the tags that the
+// Makefile gives it.
 func BuildSignerd(target string) error {
-	return build(filepath.Dir(root()), target, "./cmd/signerd")
+	return Build(filepath.Dir(root()), target, "./cmd/signerd", "-tags", "grpcnotrace")
 }
 
-func build(dir, target, path string) error {
+// Build builds the program of a package, static and stripped, to target. dir is
+// the module that pins it, below integration if it is relative.
+func Build(dir, target, path string, flags ...string) error {
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(root(), dir)
+	}
 	partial := target + ".partial"
-	cmd := exec.Command("go", "build", "-C", dir, "-trimpath", "-ldflags", "-s -w", "-o", partial, path)
+	args := append([]string{"build", "-C", dir, "-trimpath", "-ldflags", "-s -w", "-o", partial}, flags...)
+	cmd := exec.Command("go", append(args, path)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", path, err, output)

@@ -12,6 +12,15 @@ import (
 
 // Dial logs in with the SSH key NAME, from Go: for many clients at once.
 func (l *Lab) Dial(name string) (*ssh.Client, error) {
+	config, err := l.ClientConfig(name)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.Dial("tcp", l.Address(1)+":2222", config)
+}
+
+// ClientConfig is how Dial logs in.
+func (l *Lab) ClientConfig(name string) (*ssh.ClientConfig, error) {
 	data, err := os.ReadFile(l.Path(name))
 	if err != nil {
 		return nil, err
@@ -28,9 +37,9 @@ func (l *Lab) Dial(name string) (*ssh.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ssh.Dial("tcp", l.Address(1)+":2222", &ssh.ClientConfig{
+	return &ssh.ClientConfig{
 		User: "signer", Auth: []ssh.AuthMethod{ssh.PublicKeys(key)}, HostKeyCallback: ssh.FixedHostKey(host), Timeout: 10 * time.Second,
-	})
+	}, nil
 }
 
 // Ask runs one command and gives stdout, the line on stderr and the exit status.

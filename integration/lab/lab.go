@@ -155,7 +155,7 @@ func (l *Lab) Ctl(cert string, args ...string) (string, error) {
 func (l *Lab) StartSigner() error {
 	log := l.Path("signerd.log")
 	before, _ := os.ReadFile(log)
-	process, err := start(log, nil, l.Binary, "serve", "--config", l.Path("signerd.yaml"))
+	process, err := Start(log, nil, l.Binary, "serve", "--config", l.Path("signerd.yaml"))
 	if err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (l *Lab) StartEtcd(m *Member, topology string) error {
 		state, topology = "new", m.Name+"=https://"+m.Address+":2380"
 	}
 	file := func(name string) string { return filepath.Join(m.Dir, name) }
-	process, err := start(l.Path(m.Name+".log"), []string{
+	process, err := Start(l.Path(m.Name+".log"), []string{
 		"ETCD_NAME=" + m.Name, "ETCD_DATA_DIR=" + file("data"), "ETCD_LOG_LEVEL=error",
 		"ETCD_LISTEN_CLIENT_URLS=https://" + m.Address + ":2379", "ETCD_ADVERTISE_CLIENT_URLS=https://" + m.Address + ":2379",
 		"ETCD_LISTEN_PEER_URLS=https://" + m.Address + ":2380", "ETCD_INITIAL_ADVERTISE_PEER_URLS=https://" + m.Address + ":2380",

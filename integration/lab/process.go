@@ -16,8 +16,8 @@ type Process struct {
 	err  error
 }
 
-// start runs a program whose output goes to the file at log.
-func start(log string, env []string, path string, args ...string) (*Process, error) {
+// Start runs a program whose output goes to the file at log.
+func Start(log string, env []string, path string, args ...string) (*Process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err

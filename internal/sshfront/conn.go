@@ -1,9 +1,11 @@
 package sshfront
 
 import (
+	"bufio"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -13,11 +15,17 @@ import (
 // its life is over, whatever the layers above do. It also counts its sessions.
 type conn struct {
 	net.Conn
+	input  *bufio.Reader
 	limits Limits
 	source netip.Addr
 	ticket *ticket
 	raw    syscall.RawConn // nil: not a TCP connection
 	begun  time.Time
+
+	// From then on each side waits for the other's answer, which acknowledges.
+	authenticating atomic.Bool
+
+	output output
 
 	mu       sync.Mutex
 	hard     time.Time // absolute
@@ -36,15 +44,28 @@ func newConn(c net.Conn, source netip.Addr, ticket *ticket, limits Limits) *conn
 	if tcp, ok := c.(*net.TCPConn); ok {
 		wrapped.raw, _ = tcp.SyscallConn()
 	}
+	wrapped.input = bufio.NewReaderSize(receiver{wrapped}, versionSize)
 	return wrapped
 }
 
-// Read and Write arm the deadline anew each time.
-func (c *conn) Read(p []byte) (int, error) {
+// versionSize holds a version line, which x/crypto/ssh reads byte by byte
+// (RFC 4253, 4.2: 255 at most). What is read in larger pieces is not copied.
+const versionSize = 256
+
+// Read gives what has come. One goroutine at a time reads, as of every SSH
+// connection.
+func (c *conn) Read(p []byte) (int, error) { return c.input.Read(p) }
+
+// receiver reads from the network.
+type receiver struct{ *conn }
+
+// Read arms the deadline anew each time.
+func (r receiver) Read(p []byte) (int, error) {
+	c := r.conn
 	if err := c.arm(); err != nil {
 		return 0, err
 	}
-	if c.raw != nil {
+	if c.raw != nil && !c.authenticating.Load() {
 		quickAck(c.raw)
 	}
 	n, err := c.Conn.Read(p)
@@ -54,13 +75,6 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 	}
 	return n, err
-}
-
-func (c *conn) Write(p []byte) (int, error) {
-	if err := c.arm(); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }
 
 func (c *conn) arm() error {

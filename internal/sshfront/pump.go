@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -19,10 +20,8 @@ import (
 type pump struct {
 	ready chan struct{} // closed when the input has ended or is too long
 	ended chan struct{} // closed when the input has ended
-
-	mu    sync.Mutex
-	kept  []byte
-	total int64
+	kept  []byte        // set when ready
+	total counter
 }
 
 func startPump(channel ssh.Channel) *pump {
@@ -34,32 +33,37 @@ func startPump(channel ssh.Channel) *pump {
 }
 
 func (p *pump) run(channel io.Reader) {
-	buffer := make([]byte, 8<<10)
-	over := false
-	for {
-		n, err := channel.Read(buffer)
-		p.mu.Lock()
-		p.total += int64(n)
-		p.kept = append(p.kept, buffer[:min(n, wire.MaxRequest+1-len(p.kept))]...)
-		tooLong := len(p.kept) > wire.MaxRequest
-		p.mu.Unlock()
-		if (tooLong || err != nil) && !over {
-			over = true
-			close(p.ready)
+	defer close(p.ended)
+	buffer := make([]byte, 0, 1<<10) // a request is a few hundred bytes
+	var err error
+	for err == nil && len(buffer) <= wire.MaxRequest {
+		if len(buffer) == cap(buffer) {
+			buffer = slices.Grow(buffer, min(len(buffer), wire.MaxRequest+1-len(buffer)))
 		}
-		if err != nil {
-			close(p.ended)
-			return
-		}
+		var n int
+		n, err = channel.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+n]
+		p.total.Add(int64(n))
 	}
+	p.kept = buffer[:min(len(buffer), wire.MaxRequest+1)]
+	close(p.ready)
+	if err == nil {
+		_, _ = io.Copy(&p.total, channel) // ends with the channel
+	}
+}
+
+// counter counts bytes.
+type counter struct{ atomic.Int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // read is a Stdin.
 func (p *pump) read(ctx context.Context) ([]byte, error) {
 	select {
 	case <-p.ready:
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		return p.kept, nil
 	case <-ctx.Done():
 	}
@@ -67,6 +71,15 @@ func (p *pump) read(ctx context.Context) ([]byte, error) {
 		return nil, ErrInputOpen
 	}
 	return nil, ctx.Err()
+}
+
+func (p *pump) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // linger waits for the input's end, for at most a time and maxLinger bytes. A
@@ -77,8 +90,8 @@ func (p *pump) linger(ctx context.Context, patience, atMost time.Duration) {
 	defer limit.Stop()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	begun, start := time.Now(), p.received()
-	for sent := start; sent-start < maxLinger; sent = p.received() {
+	begun, start := time.Now(), p.total.Load()
+	for sent := start; sent-start < maxLinger; sent = p.total.Load() {
 		if sent == 0 && time.Since(begun) >= patience {
 			return
 		}
@@ -92,10 +105,4 @@ func (p *pump) linger(ctx context.Context, patience, atMost time.Duration) {
 		case <-look.C:
 		}
 	}
-}
-
-func (p *pump) received() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.total
 }

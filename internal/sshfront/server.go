@@ -141,6 +141,7 @@ func (s *Server) handle(raw net.Conn) {
 	defer s.work.Done()
 	defer raw.Close() //nolint:errcheck // nobody to tell
 	defer s.recovered("connection")
+	growStack()
 	source := remoteAddress(raw)
 	ticket, err := s.guard.admit(source)
 	if err != nil {

@@ -26,6 +26,7 @@ type session struct {
 // context ends with the connection.
 func (s *Server) openSession(ctx context.Context, c *conn, login *ssh.ServerConn, offered ssh.NewChannel) {
 	defer s.recovered("session")
+	growStack()
 	if !s.beginSession(c) {
 		_ = offered.Reject(ssh.ResourceShortage, "too many sessions on this connection, or the signer is stopping")
 		return
@@ -48,9 +49,10 @@ func (s *Server) openSession(ctx context.Context, c *conn, login *ssh.ServerConn
 		run.serve(command)
 	case <-time.After(s.options.Limits.Exec):
 		s.options.Log.Warn().Stringer("by", run.caller).Stringer("source", c.source).Msg("a session without a command was closed")
+		_ = channel.Close()
 	case <-run.ctx.Done():
+		_ = channel.Close() // the client may have been first
 	}
-	_ = channel.Close() // the client may have been first
 }
 
 // beginSession keeps a session apart from a shutdown that begins: it is
@@ -134,10 +136,10 @@ func (r *session) call(ctx context.Context, command string) (answer wire.Answer,
 	return r.caller.Call(ctx, command, r.stdin.read)
 }
 
-// finish sends the whole answer or nothing, then the status, then the end, and
-// takes what the client still sends for a while: an answer that closes a
-// client's pipe would be lost on clients that stop at a write error. The status
-// comes before the end so that no client ever misses it.
+// finish sends the whole answer or nothing, then the status, then the end, takes
+// what the client still sends for a while, and closes the channel: an answer
+// that closes a client's pipe would be lost on clients that stop at a write
+// error. The status comes before the end so that no client ever misses it.
 func (r *session) finish(answer wire.Answer, err error, status wire.Status) {
 	// A client that takes nothing must not keep the session.
 	stuck := time.AfterFunc(r.server.options.Limits.Command, func() { r.conn.Close() }) //nolint:errcheck // nobody to tell
@@ -147,16 +149,22 @@ func (r *session) finish(answer wire.Answer, err error, status wire.Status) {
 		stdout, stderr = nil, publicText(err)
 	}
 	// Errors from here on mean that the client is gone.
+	letGo := r.conn.cork()
+	defer letGo()
 	_, _ = r.channel.Write(stdout)
 	if stderr != "" {
 		_, _ = fmt.Fprintln(r.channel.Stderr(), stderr)
 	}
 	_, _ = r.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
 	_ = r.channel.CloseWrite()
-	// A refusal may be faster than the client's first byte.
-	patience := time.Duration(0)
-	if err != nil {
-		patience = refusalPatience
+	if !r.stdin.hasEnded() {
+		letGo()
+		// A refusal may be faster than the client's first byte.
+		patience := time.Duration(0)
+		if err != nil {
+			patience = refusalPatience
+		}
+		r.stdin.linger(r.ctx, patience, r.server.options.Limits.Linger)
 	}
-	r.stdin.linger(r.ctx, patience, r.server.options.Limits.Linger)
+	_ = r.channel.Close()
 }
