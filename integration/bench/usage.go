@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/procfs"
+)
+
+// tree gives a process and what it started, as far as that runs. taskset has
+// become the server by then: exec keeps the number.
+func tree(pid int) ([]procfs.Proc, error) {
+	all, err := procfs.AllProcs()
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]procfs.Proc{}
+	var found []procfs.Proc
+	for _, p := range all {
+		if p.PID == pid {
+			found = append(found, p)
+		}
+		if stat, err := p.Stat(); err == nil { // it may have ended
+			children[stat.PPID] = append(children[stat.PPID], p)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("process %d is gone", pid)
+	}
+	for i := 0; i < len(found); i++ {
+		found = append(found, children[found[i].PID]...)
+	}
+	return found, nil
+}
+
+// cpu gives the processor time of a process, of its children that ended, and
+// of those that run.
+func cpu(pid int) (time.Duration, error) {
+	processes, err := tree(pid)
+	if err != nil {
+		return 0, err
+	}
+	var ticks uint64
+	for _, p := range processes {
+		if stat, err := p.Stat(); err == nil {
+			ticks += uint64(stat.UTime) + uint64(stat.STime) + uint64(stat.CUTime) + uint64(stat.CSTime)
+		}
+	}
+	const perSecond = 100 // USER_HZ (proc(5)), the same on all of Linux
+	return time.Duration(ticks) * time.Second / perSecond, nil
+}
+
+// memory gives the resident memory of a process and all it started, in bytes.
+func memory(pid int) (int64, error) {
+	processes, err := tree(pid)
+	var sum int64
+	for _, p := range processes {
+		if stat, err := p.Stat(); err == nil {
+			sum += int64(stat.ResidentMemory())
+		}
+	}
+	return sum, err
+}
+
+// settled waits until a server has no children but those it began with: the
+// time of a process counts for its parent when it has ended.
+func settled(pid int) error {
+	for range 500 {
+		processes, err := tree(pid)
+		if err != nil {
+			return err
+		}
+		if len(processes) == 1 {
+			return nil
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return errors.New("the server's children do not end")
+}
+
+// peak looks at a server's memory until the context ends, and then gives the
+// most that it saw.
+func peak(ctx context.Context, pid int) func() int64 {
+	var most atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if now, err := memory(pid); err == nil {
+				most.Store(max(most.Load(), now))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int64 {
+		<-done
+		return most.Load()
+	}
+}
