@@ -26,6 +26,7 @@ var picture = map[string][]string{
 	"internal/config":   {"internal/wire"},
 	"internal/wire":     {},
 	"internal/durable":  {},
+	"internal/need":     {},
 	"internal/version":  {},
 }
 

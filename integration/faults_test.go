@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/signerd/signerd/integration/lab"
+	"github.com/signerd/signerd/internal/need"
 )
 
 // The daemon is killed in the middle of 500 parallel requests, again and again:
@@ -116,7 +117,7 @@ func recorded(t *testing.T, l *lab.Lab) map[string]bool {
 // and everything recovers by itself when there is space.
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		lacking(t, "mounting a small disk needs root")
+		need.Lacking(t, "mounting a small disk needs root")
 	}
 	l := newLab(t, "")
 	ledger := l.Path("ledger")
@@ -124,7 +125,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("tmpfs", ledger, "tmpfs", 0, "size=4m"); err != nil {
-		lacking(t, "mounting a small disk: "+err.Error())
+		need.Lacking(t, "mounting a small disk: "+err.Error())
 	}
 	t.Cleanup(func() {
 		l.Close()

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/integration/lab"
+	"github.com/signerd/signerd/internal/need"
 )
 
 // long runs the large counts of make long.
@@ -57,24 +58,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// need skips a test on a laptop that lacks a program, and fails it in CI.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, program := range programs {
-		if _, err := exec.LookPath(program); err != nil {
-			lacking(t, program+" is missing")
-		}
-	}
-}
-
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("REQUIRE") == "all" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
 var networks atomic.Int32
 
 // generous limits let one machine be many clients.
@@ -89,7 +72,7 @@ const generous = `limits:
 // to signerd.yaml.
 func newLab(t *testing.T, extra string) *lab.Lab {
 	t.Helper()
-	need(t, "ssh", "ssh-keygen", "openssl")
+	need.Programs(t, "ssh", "ssh-keygen", "openssl")
 	p, err := build()
 	if err != nil {
 		t.Fatal(err)

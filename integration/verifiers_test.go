@@ -10,6 +10,8 @@ import (
 	"github.com/zmap/zlint/v3"
 	"github.com/zmap/zlint/v3/lint"
 
+	"github.com/signerd/signerd/internal/need"
+
 	zx509 "github.com/zmap/zcrypto/x509"
 )
 
@@ -17,7 +19,7 @@ import (
 // for nothing else.
 func TestOutsideVerifiers(t *testing.T) {
 	t.Parallel()
-	need(t, "certtool")
+	need.Programs(t, "certtool")
 	for _, identity := range []string{"", "identity: spiffe://prod.example\n", "identity: netsy://my-cluster\n"} {
 		l := newCluster(t, identity)
 		newClient(t, l, "kubemaster-07.example.com")

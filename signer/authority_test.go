@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signerd/signerd/internal/need"
 )
 
 // newAuthority makes a CA and gives its directory and its one generation.
@@ -155,12 +157,7 @@ func TestLink(t *testing.T) {
 // openssl runs the stock program in dir.
 func openssl(t *testing.T, dir string, args ...string) {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		if os.Getenv("REQUIRE") == "all" {
-			t.Fatal("openssl is missing")
-		}
-		t.Skip("openssl is missing")
-	}
+	need.Programs(t, "openssl")
 	cmd := exec.Command("openssl", args...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/signerd/signerd/internal/need"
 )
 
 func TestMain(m *testing.M) {
@@ -31,14 +33,7 @@ func TestMain(m *testing.M) {
 //	status N CMD...     CMD must end with exit status N
 //	csr NAME            NAME.key and NAME.csr, P-256
 func TestScripts(t *testing.T) {
-	for _, program := range []string{"ssh", "ssh-keygen", "openssl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("REQUIRE") == "all" {
-				t.Fatalf("%s is missing", program)
-			}
-			t.Skipf("%s is missing", program)
-		}
-	}
+	need.Programs(t, "ssh", "ssh-keygen", "openssl")
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,

@@ -2,23 +2,17 @@ package main
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/signerd/signerd/internal/need"
 )
 
 // The measurements can be taken: a few of each, without the authorities that
 // take minutes to build.
 func TestMeasure(t *testing.T) {
-	for _, program := range []string{"/usr/sbin/sshd", "taskset", "patch"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("REQUIRE") == "all" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	need.Programs(t, "ssh", "openssl", "/usr/sbin/sshd", "taskset", "patch")
 	a, err := newArena(t.TempDir(), t.TempDir())
 	t.Cleanup(a.close)
 	if err != nil {

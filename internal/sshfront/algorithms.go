@@ -52,7 +52,11 @@ func (p Profile) check() error {
 	if p != Compatible && p != Strict {
 		return fmt.Errorf("the SSH profile is compatible or strict, not %q", p)
 	}
-	have, want := ssh.SupportedAlgorithms(), p.config()
+	return available(p.config(), signatures)
+}
+
+func available(want ssh.Config, signatures []string) error {
+	have := ssh.SupportedAlgorithms()
 	for _, list := range []struct{ want, have []string }{
 		{want.KeyExchanges, have.KeyExchanges},
 		{want.Ciphers, have.Ciphers},

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -190,3 +192,65 @@ func TestHealthChecksAreQuiet(t *testing.T) {
 		}
 	}
 }
+
+// Who has logged in no longer counts among those before login.
+func TestLoggedInFreesAPlace(t *testing.T) {
+	s := newServer(t, func(l *Limits) { l.PerSourceUnauth, l.Unauthenticated = 1, 1 })
+	for range 3 {
+		s.dial(t)
+	}
+	waiting := must(net.Dial("tcp", s.address))
+	defer waiting.Close()
+	if _, err := io.ReadFull(waiting, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	if client, err := s.tryDial("signer", s.key); err == nil {
+		_ = client.Close()
+		t.Error("a second connection before login is admitted")
+	}
+}
+
+// A listener that cannot accept for a while is asked again.
+func TestAcceptGoesOn(t *testing.T) {
+	s := newServer(t, nil)
+	listener := &failingListener{Listener: must(net.Listen("tcp", "127.0.0.1:0"))}
+	listener.failures.Store(3)
+	go func() { s.served <- s.Serve(listener) }()
+	s.address = listener.Addr().String()
+	s.dial(t)
+	if listener.failures.Load() >= 0 || !strings.Contains(s.log.String(), "cannot accept a connection") {
+		t.Errorf("%d failures left; %s", listener.failures.Load(), s.log)
+	}
+}
+
+type failingListener struct {
+	net.Listener
+	failures atomic.Int32
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if l.failures.Add(-1) >= 0 {
+		return nil, syscall.EMFILE
+	}
+	return l.Listener.Accept()
+}
+
+// An IPv4 client of a socket for both is the IPv4 address it is.
+func TestMappedSource(t *testing.T) {
+	mapped := &net.TCPAddr{IP: net.ParseIP("10.0.0.12"), Port: 1}
+	mapped.IP = mapped.IP.To16()
+	if got := remoteAddress(addressedConn{remote: mapped}); got != netip.MustParseAddr("10.0.0.12") {
+		t.Errorf("%s", got)
+	}
+	scoped := &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0"}
+	if got := remoteAddress(addressedConn{remote: scoped}); got != netip.MustParseAddr("fe80::1") {
+		t.Errorf("%s", got)
+	}
+}
+
+type addressedConn struct {
+	net.Conn
+	remote net.Addr
+}
+
+func (c addressedConn) RemoteAddr() net.Addr { return c.remote }

@@ -113,7 +113,6 @@ func (r *session) serve(command string) {
 	defer cancel()
 	answer, err := r.call(ctx, command)
 	status := wire.StatusOf(err)
-	r.finish(answer, err, status)
 	event := r.server.options.Log.WithLevel(levelOf(status)).
 		Stringer("by", r.caller).Stringer("source", r.conn.source).
 		Str("command", command[:min(len(command), wire.MaxCommand)]).Uint32("status", uint32(status)).Dur("ms", time.Since(begun))
@@ -123,7 +122,8 @@ func (r *session) serve(command string) {
 	if answer.Serial != "" {
 		event = event.Str("serial", answer.Serial)
 	}
-	event.Msg("session")
+	event.Msg("session") // before the client knows
+	r.finish(answer, err, status)
 }
 
 // call runs the command; a panic is an error like any other.

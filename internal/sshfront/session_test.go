@@ -2,6 +2,7 @@ package sshfront
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -140,4 +141,80 @@ func TestSessionLimits(t *testing.T) {
 		}
 	}
 	t.Error("20 requests on a session are answered")
+}
+
+// The status comes before the end of the answer: who stops reading there has it.
+func TestStatusBeforeTheEnd(t *testing.T) {
+	client := newServer(t, nil).dial(t)
+	for _, command := range []string{"x", "deny"} {
+		channel, requests, err := client.OpenChannel("session", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ C string }{command})); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(channel); err != nil {
+			t.Fatal(err)
+		}
+		// What came before the end has been put into the queue before it.
+		select {
+		case request := <-requests:
+			if request == nil || request.Type != "exit-status" {
+				t.Errorf("%s: %+v before the end", command, request)
+			}
+		default:
+			t.Errorf("%s: the end came before the status", command)
+		}
+		_ = channel.Close()
+	}
+}
+
+// A client that sends extended data, which means nothing, does not fill its
+// window and wait.
+func TestExtendedDataIsTaken(t *testing.T) {
+	client := newServer(t, nil).dial(t)
+	channel, requests, err := client.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := channel.Stderr().Write(make([]byte, 3<<20)) // more than a window
+		sent <- err
+	}()
+	select {
+	case err := <-sent:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("3 MiB of extended data are not taken")
+	}
+}
+
+// A command has its time, and so has a client to take the answer.
+func TestCommandTime(t *testing.T) {
+	s := newServer(t, func(l *Limits) { l.Command = 200 * time.Millisecond })
+	_ = must(s.dial(t).NewSession()).Run("wait")
+	if err := <-s.gate.canceled; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a command that takes too long: %v", err)
+	}
+	client := s.dial(t)
+	channel, requests, err := client.OpenChannel("session", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ssh.DiscardRequests(requests)
+	if _, err := channel.SendRequest("exec", true, ssh.Marshal(struct{ C string }{"much"})); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- client.Wait() }() // and nobody reads the channel
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("a client that does not take its answer keeps the connection")
+	}
 }

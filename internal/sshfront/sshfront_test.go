@@ -26,11 +26,16 @@ func must[T any](value T, err error) T {
 }
 
 func newKey() ssh.Signer {
+	_, signer := newPrivateKey()
+	return signer
+}
+
+func newPrivateKey() (ed25519.PrivateKey, ssh.Signer) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		panic(err)
 	}
-	return must(ssh.NewSignerFromKey(key))
+	return key, must(ssh.NewSignerFromKey(key))
 }
 
 // testGate admits one key, as a caller that does what the command says.
@@ -39,6 +44,7 @@ type testGate struct {
 	finish   chan struct{} // "wait" ends when it is closed
 	started  chan struct{}
 	canceled chan error
+	stubborn chan struct{} // "wait" does not end before, if it is set
 }
 
 func (g *testGate) Admit(l Login) (*Admission, error) {
@@ -64,6 +70,9 @@ func (g *testGate) Call(ctx context.Context, command string, stdin Stdin) (wire.
 		panic("on purpose")
 	case "wait":
 		g.started <- struct{}{}
+		if g.stubborn != nil {
+			<-g.stubborn
+		}
 		select {
 		case <-g.finish:
 			return wire.Answer{Output: []byte("done")}, nil
@@ -120,14 +129,23 @@ func newServer(t *testing.T, change func(*Limits)) *testServer {
 
 func newServerWith(t *testing.T, profile Profile, change func(*Limits)) *testServer {
 	t.Helper()
+	key := newKey()
+	gate := &testGate{key: key.PublicKey(), finish: make(chan struct{}), started: make(chan struct{}, 100), canceled: make(chan error, 100)}
+	s := serveGate(t, profile, change, gate)
+	s.key, s.gate = key, gate
+	return s
+}
+
+// serveGate starts a server on loopback.
+func serveGate(t *testing.T, profile Profile, change func(*Limits), gate Gate) *testServer {
+	t.Helper()
 	limits := testLimits()
 	limits.PerSourcePerSecond = 10000
 	if change != nil {
 		change(&limits)
 	}
-	s := &testServer{key: newKey(), log: &lockedBuffer{}, served: make(chan error, 1)}
-	s.gate = &testGate{key: s.key.PublicKey(), finish: make(chan struct{}), started: make(chan struct{}, 100), canceled: make(chan error, 100)}
-	s.Server = must(New(Options{HostKey: newKey(), Profile: profile, Limits: limits, Gate: s.gate, Log: zerolog.New(s.log)}))
+	s := &testServer{log: &lockedBuffer{}, served: make(chan error, 1)}
+	s.Server = must(New(Options{HostKey: newKey(), Profile: profile, Limits: limits, Gate: gate, Log: zerolog.New(s.log)}))
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))
 	s.address = listener.Addr().String()
 	go func() { s.served <- s.Serve(listener) }()
