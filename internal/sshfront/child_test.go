@@ -16,12 +16,11 @@ const childVariable = "SSHFRONT_TEST_CHILD"
 
 // inChild runs work in the process that startChild started for the calling test,
 // and says whether this is it.
-func inChild(t *testing.T, name string, work func(*testing.T)) bool {
-	t.Helper()
+func inChild(name string, work func()) bool {
 	if os.Getenv(childVariable) != name {
 		return false
 	}
-	work(t)
+	work()
 	return true
 }
 

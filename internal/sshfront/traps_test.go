@@ -228,9 +228,9 @@ func TestTrapOfferedKey(t *testing.T) {
 
 // T4: a handler that panics takes the process with it.
 func TestTrapPanic(t *testing.T) {
-	if inChild(t, "panic", func(t *testing.T) {
+	if inChild("panic", func() {
 		listener := must(net.Listen("tcp", "127.0.0.1:0"))
-		fmt.Println(listener.Addr())
+		_, _ = fmt.Fprintln(os.Stdout, listener.Addr())
 		_ = (&gliderlabs.Server{PublicKeyHandler: anyKey, Handler: func(gliderlabs.Session) { panic("on purpose") }}).Serve(listener)
 	}) {
 		return
@@ -406,7 +406,7 @@ func TestTrapShutdown(t *testing.T) {
 // once. Ours is new for each.
 func TestTrapSharedConfiguration(t *testing.T) {
 	const child = "race"
-	if inChild(t, child, func(t *testing.T) {
+	if inChild(child, func() {
 		shared := &ssh.ServerConfig{NoClientAuth: true}
 		defaults := &gliderlabs.Server{ServerConfigCallback: func(gliderlabs.Context) *ssh.ServerConfig { return shared }}
 		listener := must(net.Listen("tcp", "127.0.0.1:0"))
@@ -423,7 +423,7 @@ func TestTrapSharedConfiguration(t *testing.T) {
 	}
 	ours := newServer(t, nil)
 	dialAtOnce(target{address: ours.address}, ours.key)
-	if c := (&conn{}); ours.config(c) == ours.config(c) {
+	if one, other := ours.config(&conn{}), ours.config(&conn{}); one == other {
 		t.Error("two connections share a configuration")
 	}
 }
