@@ -10,7 +10,7 @@ LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint run
 TAGS      = grpcnotrace
 NEED_RUN  = openssh-client=ssh openssl=openssl
 NEED_TEST = $(NEED_RUN) gnutls-bin=certtool gcc=gcc libc6-dev=/usr/include/stdlib.h libssh-dev=/usr/include/libssh/libssh.h openssh-server=/usr/sbin/sshd \
-            patch=patch dropbear-bin=dbclient putty-tools=plink python3-paramiko=/usr/lib/python3/dist-packages/paramiko busybox=busybox
+            patch=patch dropbear-bin=dbclient putty-tools=plink python3-paramiko=/usr/lib/python3/dist-packages/paramiko busybox=busybox xauth=xauth
 NEED_BENCH = $(NEED_RUN) openssh-server=/usr/sbin/sshd patch=patch
 
 .PHONY: help

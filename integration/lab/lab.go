@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/signerd/signerd/internal/config"
@@ -169,6 +170,22 @@ func (l *Lab) StartSigner() error {
 		return fmt.Errorf("%w\n%s", err, now[len(before):])
 	}
 	return nil
+}
+
+// Reload has the signer read authorized_keys again, and waits until it has.
+func (l *Lab) Reload() error {
+	log := l.Path("signerd.log")
+	before, err := os.ReadFile(log)
+	if err != nil {
+		return err
+	}
+	if err := l.Signer.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	return l.Signer.waitFor("authorized_keys is read again", 10*time.Second, func() bool {
+		now, _ := os.ReadFile(log)
+		return bytes.Contains(now[len(before):], []byte(`"message":"authorized_keys was read again"`))
+	})
 }
 
 // FoundMember makes the first member's key and certificate as first-boot init
