@@ -151,7 +151,7 @@ var encodings = map[string]func(string) string{
 	"crlf":    func(csr string) string { return wrapped(csr, "\r\n") },
 	"pem":     func(csr string) string { return csr },
 	"der": func(csr string) string {
-		block, _ := pem.Decode([]byte(csr[strings.Index(csr, "-----BEGIN"):]))
+		block, _ := pem.Decode([]byte(csr))
 		return base64.StdEncoding.EncodeToString(block.Bytes)
 	},
 }

@@ -60,6 +60,12 @@ func TestMain(m *testing.M) {
 
 var networks atomic.Int32
 
+// newNetwork gives a lab addresses of its own: tests of two packages, or runs,
+// must not meet.
+func newNetwork() string {
+	return fmt.Sprintf("127.%d.%d", 100+os.Getpid()%100, networks.Add(1))
+}
+
 // generous limits let one machine be many clients.
 const generous = `limits:
   per_name_per_hour: 0
@@ -77,9 +83,7 @@ func newLab(t *testing.T, extra string) *lab.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Tests of two packages, or runs, must not meet.
-	network := fmt.Sprintf("127.%d.%d", 100+os.Getpid()%100, networks.Add(1))
-	l, err := lab.New(t.TempDir(), network, p.etcd, p.binary, generous+extra)
+	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, generous+extra)
 	if err != nil {
 		t.Fatal(err)
 	}

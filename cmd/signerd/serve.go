@@ -53,7 +53,7 @@ func newLog() zerolog.Logger {
 
 // gcPercent is GOGC where that is not set. The heap at rest is 2 MB, on which
 // the default of 100 has the collector run for every 40 certificates.
-const gcPercent = 200
+const gcPercent = 400
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
@@ -95,7 +95,8 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if err != nil {
 		return exit(exitConfig, err)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Listen)
+	// Connections end by their own limits long before keepalives would tell.
+	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", s.config.Listen)
 	if err != nil {
 		return exitForListen(err)
 	}

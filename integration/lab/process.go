@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"syscall"
@@ -60,6 +61,17 @@ func (p *Process) Stop() error {
 func (p *Process) Kill() {
 	_ = p.Signal(syscall.SIGKILL) // it may have ended
 	<-p.done
+}
+
+// WaitForPort waits until the process accepts connections at an address.
+func (p *Process) WaitForPort(address string) error {
+	return p.waitFor("it listens on "+address, 20*time.Second, func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
 }
 
 // waitFor polls until a condition holds, the process ends, or time is up.

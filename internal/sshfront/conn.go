@@ -29,6 +29,7 @@ type conn struct {
 
 	mu       sync.Mutex
 	hard     time.Time // absolute
+	armed    time.Time // when a deadline was set last
 	read     bool      // a byte came
 	login    bool
 	sessions int // open now, until the client has closed them
@@ -59,7 +60,6 @@ func (c *conn) Read(p []byte) (int, error) { return c.input.Read(p) }
 // receiver reads from the network.
 type receiver struct{ *conn }
 
-// Read arms the deadline anew each time.
 func (r receiver) Read(p []byte) (int, error) {
 	c := r.conn
 	if err := c.arm(); err != nil {
@@ -77,15 +77,25 @@ func (r receiver) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// arm sets the deadline anew, unless it was set just now: a login alone reads
+// and writes twenty times.
 func (c *conn) arm() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	deadline := time.Now().Add(c.limits.Idle)
+	now := time.Now()
+	if now.Sub(c.armed) < c.limits.Idle/idleSteps {
+		return nil
+	}
+	c.armed = now
+	deadline := now.Add(c.limits.Idle)
 	if c.hard.Before(deadline) {
 		deadline = c.hard
 	}
 	return c.Conn.SetDeadline(deadline)
 }
+
+// idleSteps is in how many steps the time for an idle connection is counted.
+const idleSteps = 16
 
 // SetDeadline does nothing: gliderlabs/ssh sets one before each Read and
 // Write, and would erase ours.
@@ -96,7 +106,7 @@ func (c *conn) SetDeadline(time.Time) error { return nil }
 func (c *conn) loggedIn() {
 	c.mu.Lock()
 	c.login = true
-	c.hard = c.begun.Add(c.limits.ConnectionLife)
+	c.hard, c.armed = c.begun.Add(c.limits.ConnectionLife), time.Time{}
 	c.unused = time.AfterFunc(c.limits.Unused, func() { c.Close() }) //nolint:errcheck // nobody to tell
 	c.mu.Unlock()
 	_ = c.arm() // the next Read arms it too

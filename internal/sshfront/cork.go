@@ -17,7 +17,6 @@ const (
 	corkTime = 5 * time.Millisecond
 )
 
-// Write arms the deadline anew each time.
 func (c *conn) Write(p []byte) (int, error) {
 	c.output.Lock()
 	defer c.output.Unlock()

@@ -76,9 +76,12 @@ func (s *Server) serverFor(c *conn) *gliderlabs.Server {
 			},
 			"default": refuseChannel,
 		},
-		RequestHandlers: map[string]gliderlabs.RequestHandler{"default": refuseRequest},
+		RequestHandlers: noRequests,
 	}
 }
+
+// noRequests refuses every global request.
+var noRequests = map[string]gliderlabs.RequestHandler{"default": refuseRequest}
 
 func refuseChannel(_ *gliderlabs.Server, _ *ssh.ServerConn, channel ssh.NewChannel, _ gliderlabs.Context) {
 	// A client that is gone does not hear it.

@@ -1,0 +1,70 @@
+package integration
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/signerd/signerd/integration/lab"
+	"github.com/signerd/signerd/internal/need"
+)
+
+// ssh-audit finds nothing to say of the strict profile, nothing to warn of in
+// either, and in both no more than the policy in doc/ has.
+func TestSSHAudit(t *testing.T) {
+	t.Parallel()
+	need.Programs(t, "apt-get", "dpkg-deb", "/usr/bin/python3")
+	p, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, profile := range []string{"strict", "compatible"} {
+		// With the limits that are in force by default: its rate test counts.
+		l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "ssh_profile: "+profile+"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		if err := l.StartSigner(); err != nil {
+			t.Fatal(err)
+		}
+		warnings, err := audit(l.Address(1), "2222", "-l", "warn")
+		if err != nil || profile == "strict" && strings.TrimSpace(warnings) != "" || strings.Contains(warnings, "[warn]") || strings.Contains(warnings, "[fail]") {
+			t.Errorf("%s: %v\n%s", profile, err, warnings)
+		}
+		if out, err := audit(l.Address(1), "2222", "-P", "../doc/ssh-audit-policy.txt"); err != nil || !strings.Contains(out, "Passed") {
+			t.Errorf("%s: %v\n%s", profile, err, out)
+		}
+	}
+	// The policy can fail: a server with the library's defaults does.
+	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	bare := filepath.Join(t.TempDir(), "bare")
+	if err := lab.Build("", bare, "./bench/bare"); err != nil {
+		t.Fatal(err)
+	}
+	address := l.Address(1) + ":2222"
+	process, err := lab.Start(l.Path("bare.log"), nil, bare, "-listen", address, "-host-key", l.Path("host_key"), "-client-key", l.Path("operator.pub"),
+		"-ca-cert", l.Path("authority/active.crt"), "-ca-key", l.Path("authority/active.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(process.Kill)
+	if err := process.WaitForPort(address); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := audit(l.Address(1), "2222", "-P", "../doc/ssh-audit-policy.txt"); err == nil || !strings.Contains(out, "Failed") {
+		t.Errorf("a server with the library's defaults: %v\n%s", err, out)
+	}
+}
+
+// audit runs ssh-audit. It exits with 0 when it found nothing, or when the
+// policy is kept.
+func audit(host, port string, args ...string) (string, error) {
+	out, err := exec.Command("../tools/ssh-audit", append([]string{"-n", "-p", port}, append(args, host)...)...).CombinedOutput()
+	return string(out), err
+}
