@@ -33,6 +33,7 @@ type Hold struct {
 
 	issued   time.Time
 	previous *Hold // before this one; kept while this one may still be void
+	depth    int   // how many are kept behind it
 }
 
 // A certificate can become void as long as a request takes from its line in the
@@ -130,7 +131,8 @@ func (h *holds) apply(e Entry) (undo func()) {
 	switch e.Event {
 	case Issued:
 		after.issue(e)
-		after.recent = append(slices.Clone(after.recent), e.Time)
+		// What undo goes back to ends before the place that this takes.
+		after.recent = append(after.recent, e.Time)
 		after.recent = after.recent[max(0, len(after.recent)-h.perHour):]
 	case Voided:
 		after.hold = after.hold.without(e.Serial)
@@ -147,7 +149,8 @@ func (h *holds) apply(e Entry) (undo func()) {
 }
 
 func (s *nameState) issue(e Entry) {
-	hold := &Hold{e.Name, e.Profile, e.Addresses, e.Key, e.Serial, e.NotAfter, e.Time, s.hold.trimmed(e.Time, voidDepth)}
+	hold := &Hold{Name: e.Name, Profile: e.Profile, Addresses: e.Addresses, Key: e.Key, Serial: e.Serial, NotAfter: e.NotAfter, issued: e.Time}
+	hold.follow(s.hold)
 	// A clock that went back must not shorten what is out already.
 	if s.hold != nil && s.hold.Key == e.Key && s.hold.NotAfter.After(e.NotAfter) {
 		hold.NotAfter = s.hold.NotAfter
@@ -168,8 +171,25 @@ func (h *Hold) without(serial string) *Hold {
 	return &rest
 }
 
-// trimmed gives a hold without what came before it, as far as that can no
-// longer matter.
+// follow sets what came before a hold, as far as it can still matter. Most often
+// that is kept as it is: it is not copied for each certificate.
+func (h *Hold) follow(previous *Hold) {
+	if previous.length() > 2*voidDepth || previous != nil && !previous.issued.After(h.issued.Add(-voidWindow)) {
+		previous = previous.trimmed(h.issued, voidDepth)
+	}
+	h.previous, h.depth = previous, previous.length()
+}
+
+// length is how many holds one is with those before it.
+func (h *Hold) length() int {
+	if h == nil {
+		return 0
+	}
+	return h.depth + 1
+}
+
+// trimmed gives a hold with at most depth-1 of those before it, and none before
+// one that can no longer become void.
 func (h *Hold) trimmed(now time.Time, depth int) *Hold {
 	if h == nil || depth == 0 {
 		return nil
@@ -179,11 +199,16 @@ func (h *Hold) trimmed(now time.Time, depth int) *Hold {
 	if h.issued.After(now.Add(-voidWindow)) {
 		kept.previous = h.previous.trimmed(now, depth-1)
 	}
+	kept.depth = kept.previous.length()
 	return &kept
 }
 
 // set replaces a name's state and keeps byKey with it.
 func (h *holds) set(name string, s *nameState) {
+	if old := h.byName[name]; old != nil && old.hold != nil && s.hold != nil && old.hold.Key == s.hold.Key {
+		h.byName[name] = s
+		return
+	}
 	if old := h.byName[name]; old != nil && old.hold != nil {
 		names := slices.DeleteFunc(slices.Clone(h.byKey[old.hold.Key]), func(n string) bool { return n == name })
 		if h.byKey[old.hold.Key] = names; len(names) == 0 {

@@ -307,3 +307,35 @@ func TestRace(t *testing.T) {
 		}
 	}
 }
+
+// What stood before a hold is kept as far as it can matter, and no further.
+func TestWhatIsKeptBefore(t *testing.T) {
+	h := newHolds(0)
+	chain := func() (n int) {
+		for hold := h.byName["a"].hold; hold != nil; hold = hold.previous {
+			n++
+		}
+		return n
+	}
+	var entries []Entry
+	for i := range 20 * voidDepth {
+		e := issue("a", "k", noon.Add(time.Duration(i)*time.Second))
+		e.Serial = fmt.Sprint(i)
+		entries = append(entries, e)
+		h.apply(e)
+		if n := chain(); n > 2*voidDepth+1 || i >= voidDepth && n < voidDepth {
+			t.Fatalf("%d holds are kept after %d", n, i+1)
+		}
+	}
+	for i := range voidDepth - 1 {
+		last := len(entries) - 1 - i
+		h.apply(entries[last].void(noon, errors.New("x")))
+		if got := h.byName["a"].hold.Serial; got != entries[last-1].Serial {
+			t.Errorf("after %s was void, %s holds the name", entries[last].Serial, got)
+		}
+	}
+	h.apply(issue("a", "k", noon.Add(time.Duration(len(entries))*time.Second+2*voidWindow)))
+	if n := chain(); n > 2 {
+		t.Errorf("%d holds are kept of long ago", n)
+	}
+}

@@ -26,6 +26,7 @@ type ledgerFile struct {
 	allocated int64     // bytes that the file may grow to without asking for space
 	dirty     bool      // something may stand after size
 	turned    time.Time // the day of the file before, when a new one was begun; zero once tidied
+	looked    time.Time // when there was free space last
 }
 
 // openLedgerFile opens the file that the ledger ends in, and cuts off what is
@@ -82,7 +83,7 @@ func (f *ledgerFile) turn(name string) error {
 	if name <= f.name {
 		return nil
 	}
-	next := ledgerFile{dir: f.dir}
+	next := ledgerFile{dir: f.dir, looked: f.looked}
 	if f.name != "" {
 		day, err := time.Parse(fileLayout, f.name)
 		if err != nil {
@@ -114,10 +115,17 @@ func (f *ledgerFile) rewind() error {
 	return nil
 }
 
+// lookEvery is how often free space is looked for. Others may take what was
+// there in between, but not what is allocated ahead.
+const lookEvery = 10 * time.Millisecond
+
 // reserve keeps the reserve of disk space, and says why it cannot.
-func (f *ledgerFile) reserve() error {
-	if err := freeSpace(f.dir); err != nil {
-		return err
+func (f *ledgerFile) reserve(now time.Time) error {
+	if now.Sub(f.looked).Abs() >= lookEvery {
+		if err := freeSpace(f.dir); err != nil {
+			return err
+		}
+		f.looked = now
 	}
 	if f.file == nil || f.allocated-f.size > reserveSize/2 {
 		return nil

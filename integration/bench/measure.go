@@ -27,7 +27,7 @@ type plan struct {
 }
 
 var (
-	full  = plan{rounds: 11, fresh: 600, shared: 1200, stock: 40, starts: 20, idle: 2000, ledgers: []int{10, 10_000, 300_000}}
+	full  = plan{rounds: 7, fresh: 1200, shared: 2500, stock: 40, starts: 20, idle: 2000, ledgers: []int{10, 10_000, 300_000}}
 	quick = plan{rounds: 1, fresh: 50, shared: 50, stock: 2, starts: 2, idle: 20, ledgers: []int{10, 1000}}
 )
 
@@ -88,7 +88,7 @@ func certificates(a *arena, contestants []*contestant, p plan) ([]certificate, e
 	for _, connection := range []string{"fresh", "shared"} {
 		for _, kex := range both {
 			taken := map[*contestant]*series{}
-			for round := range p.rounds + 1 { // the first warms up
+			for round := range p.rounds {
 				for i := range contestants {
 					c := contestants[(i+round)%len(contestants)]
 					if !slices.Contains(c.kinds, kex) {
@@ -99,11 +99,7 @@ func certificates(a *arena, contestants []*contestant, p plan) ([]certificate, e
 					if taken[c] == nil {
 						taken[c] = &series{}
 					}
-					s := taken[c]
-					if round == 0 {
-						s = &series{}
-					}
-					if err := s.add(c, processes[c].PID(), kex, connection == "shared", n, a.requests, roots); err != nil {
+					if err := taken[c].add(c, processes[c].PID(), kex, connection == "shared", n, a.requests, roots); err != nil {
 						return nil, fmt.Errorf("%s, %s, %s: %w", c.name, connection, kex, err)
 					}
 				}
