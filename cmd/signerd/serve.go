@@ -57,9 +57,6 @@ const gcPercent = 400
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
-	if _, set := os.LookupEnv("GOGC"); !set {
-		debug.SetGCPercent(gcPercent)
-	}
 	if err := s.authority.Link(); err != nil {
 		return exit(exitConfig, err)
 	}
@@ -73,6 +70,9 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	defer logClose(log, "ledger", ledger.Close)
 	if cut > 0 {
 		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
+	}
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(gcPercent) // not before: a long ledger would leave a large heap
 	}
 	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
 	cluster, err := peers.Connect(s.config.Etcd, peers.Credentials{

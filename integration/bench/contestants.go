@@ -24,6 +24,7 @@ type contestant struct {
 	kinds   []exchange
 	address string
 	login   string // of the stock ssh; empty: none
+	past    string // directory of what it remembers; empty: nothing
 	start   func() (*lab.Process, error)
 	dial    dialer
 }
@@ -75,7 +76,7 @@ func (a *arena) authorities() ([]*contestant, error) {
 func (a *arena) signerd(name string, l *lab.Lab) *contestant {
 	address := l.Address(1) + ":2222"
 	return &contestant{
-		name: name, share: 1, kinds: both, address: address, login: "signer", dial: dialSSH(address, a.config),
+		name: name, share: 1, kinds: both, address: address, login: "signer", past: l.Path("ledger"), dial: dialSSH(address, a.config),
 		start: func() (*lab.Process, error) {
 			return a.start(l.Path("signerd.log"), a.program("signerd"), "serve", "--config", l.Path("signerd.yaml"))
 		},

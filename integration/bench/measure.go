@@ -72,6 +72,15 @@ func up(contestants []*contestant) (processes map[*contestant]*lab.Process, down
 	return processes, down, nil
 }
 
+// forget ends a contestant's past: its start and its memory are measured without
+// one, but where that is the point.
+func (c *contestant) forget() error {
+	if c.past == "" {
+		return nil
+	}
+	return os.RemoveAll(c.past)
+}
+
 // certificates measures each kind of connection in rounds; a round asks each
 // server in turn.
 func certificates(a *arena, contestants []*contestant, p plan) ([]certificate, error) {
@@ -179,6 +188,9 @@ func idling(contestants []*contestant, p plan) ([]idle, error) {
 }
 
 func (c *contestant) idling(connections int) (idle, error) {
+	if err := c.forget(); err != nil {
+		return idle{}, err
+	}
 	process, _, err := c.await()
 	if err != nil {
 		return idle{}, err
@@ -203,6 +215,11 @@ func (c *contestant) idling(connections int) (idle, error) {
 // starting measures how long a server takes to speak.
 func starting(contestants []*contestant, p plan) ([]start, error) {
 	took := map[*contestant][]float64{}
+	for _, c := range contestants {
+		if err := c.forget(); err != nil {
+			return nil, err
+		}
+	}
 	for range p.starts {
 		for _, c := range contestants {
 			process, one, err := c.await()
