@@ -27,7 +27,7 @@ type plan struct {
 }
 
 var (
-	full  = plan{rounds: 7, fresh: 1200, shared: 2500, stock: 40, starts: 20, idle: 2000, ledgers: []int{10, 10_000, 300_000}}
+	full  = plan{rounds: 15, fresh: 500, shared: 1200, stock: 40, starts: 20, idle: 2000, ledgers: []int{10, 10_000, 300_000}}
 	quick = plan{rounds: 1, fresh: 50, shared: 50, stock: 2, starts: 2, idle: 20, ledgers: []int{10, 1000}}
 )
 
