@@ -45,6 +45,10 @@ test-etcd-versions: ## the integration tests on etcd 3.6 and 3.5
 .PHONY: long
 long: ## the large counts: a thousand races, twenty kills, every cut
 	@tools/need $(NEED_TEST)
+	@$(MAKE) --no-print-directory long-go
+
+.PHONY: long-go
+long-go:
 	SIGNERD_LONG=1 $(TEST) -v -timeout 60m ./...
 	cd integration && SIGNERD_LONG=1 $(TEST) -v -timeout 60m ./...
 
@@ -52,7 +56,7 @@ long: ## the large counts: a thousand races, twenty kills, every cut
 bench: ## signerd beside its rivals, about ten minutes; rewrites doc/performance.*
 	@tools/need $(NEED_BENCH)
 	$(GO) build -C integration -o $(CURDIR)/build/bench ./bench
-	build/bench
+	build/bench -out doc/performance.json
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME each

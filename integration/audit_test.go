@@ -15,6 +15,9 @@ import (
 func TestSSHAudit(t *testing.T) {
 	t.Parallel()
 	need.Programs(t, "apt-get", "dpkg-deb", "/usr/bin/python3")
+	if out, err := exec.Command("../tools/ssh-audit", "-h").CombinedOutput(); err != nil {
+		need.Lacking(t, "ssh-audit cannot be had: "+string(out))
+	}
 	p, err := build()
 	if err != nil {
 		t.Fatal(err)

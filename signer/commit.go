@@ -41,7 +41,7 @@ func (l *Ledger) gather(first *pending) []*pending {
 // and puts those that pass on disk with one mark at their end. Either all of
 // them count or none does.
 func (l *Ledger) commit(batch []*pending) {
-	space := l.file.reserve(batch[0].entry.Time)
+	space := l.file.reserve(batch[0].entry.Time, len(batch))
 	l.mu.Lock()
 	var (
 		accepted []*pending

@@ -32,8 +32,9 @@ type Hold struct {
 	NotAfter  time.Time // the latest of the key's certificates for the name
 
 	issued   time.Time
-	previous *Hold // before this one; kept while this one may still be void
-	depth    int   // how many are kept behind it
+	previous *Hold     // before this one; kept while this one may still be void
+	depth    int       // how many are kept behind it
+	oldest   time.Time // when the last of those was issued, or this one
 }
 
 // A certificate can become void as long as a request takes from its line in the
@@ -174,10 +175,17 @@ func (h *Hold) without(serial string) *Hold {
 // follow sets what came before a hold, as far as it can still matter. Most often
 // that is kept as it is: it is not copied for each certificate.
 func (h *Hold) follow(previous *Hold) {
-	if previous.length() > 2*voidDepth || previous != nil && !previous.issued.After(h.issued.Add(-voidWindow)) {
+	if previous.length() > 2*voidDepth || previous != nil && !previous.oldest.After(h.issued.Add(-voidWindow)) {
 		previous = previous.trimmed(h.issued, voidDepth)
 	}
-	h.previous, h.depth = previous, previous.length()
+	h.keep(previous)
+}
+
+func (h *Hold) keep(previous *Hold) {
+	h.previous, h.depth, h.oldest = previous, previous.length(), h.issued
+	if previous != nil {
+		h.oldest = previous.oldest
+	}
 }
 
 // length is how many holds one is with those before it.
@@ -195,11 +203,10 @@ func (h *Hold) trimmed(now time.Time, depth int) *Hold {
 		return nil
 	}
 	kept := *h
-	kept.previous = nil
+	kept.keep(nil)
 	if h.issued.After(now.Add(-voidWindow)) {
-		kept.previous = h.previous.trimmed(now, depth-1)
+		kept.keep(h.previous.trimmed(now, depth-1))
 	}
-	kept.depth = kept.previous.length()
 	return &kept
 }
 

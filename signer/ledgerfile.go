@@ -83,7 +83,7 @@ func (f *ledgerFile) turn(name string) error {
 	if name <= f.name {
 		return nil
 	}
-	next := ledgerFile{dir: f.dir, looked: f.looked}
+	next := ledgerFile{dir: f.dir}
 	if f.name != "" {
 		day, err := time.Parse(fileLayout, f.name)
 		if err != nil {
@@ -111,17 +111,22 @@ func (f *ledgerFile) rewind() error {
 	if err := errors.Join(f.file.Truncate(f.size), f.file.Sync()); err != nil {
 		return fmt.Errorf("cutting off an unfinished batch: %w", err)
 	}
-	f.dirty, f.allocated = false, 0
+	f.dirty, f.allocated = false, 0 // nothing is allocated ahead any more
 	return nil
 }
 
-// lookEvery is how often free space is looked for. Others may take what was
-// there in between, but not what is allocated ahead.
-const lookEvery = 10 * time.Millisecond
+// lookEvery is how often free space is looked for, while lines that are no
+// longer than lineSize fit into what is allocated ahead: others may take what
+// was free in between, but not that.
+const (
+	lookEvery = 10 * time.Millisecond
+	lineSize  = 1 << 10
+)
 
-// reserve keeps the reserve of disk space, and says why it cannot.
-func (f *ledgerFile) reserve(now time.Time) error {
-	if now.Sub(f.looked).Abs() >= lookEvery {
+// reserve keeps the reserve of disk space for some more lines, and says why it
+// cannot.
+func (f *ledgerFile) reserve(now time.Time, lines int) error {
+	if now.Sub(f.looked).Abs() >= lookEvery || f.allocated-f.size < int64(lines*lineSize) {
 		if err := freeSpace(f.dir); err != nil {
 			return err
 		}

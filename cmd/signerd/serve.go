@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -51,9 +52,17 @@ func newLog() zerolog.Logger {
 	return log.With().Timestamp().Logger()
 }
 
-// gcPercent is GOGC where that is not set. The heap at rest is 2 MB, on which
-// the default of 100 has the collector run for every 40 certificates.
-const gcPercent = 400
+// gcRoom is how much the heap may grow between two collections, at least. At
+// rest it is 2 MB, for which Go would collect at every 40th certificate.
+const gcRoom = 6 << 20
+
+// gcPercent gives GOGC for the heap as it is, of which a long past is a part.
+func gcPercent() int {
+	runtime.GC()
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	return max(100, int(100*gcRoom/max(1, now.HeapAlloc)))
+}
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
@@ -72,7 +81,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
 	}
 	if _, set := os.LookupEnv("GOGC"); !set {
-		debug.SetGCPercent(gcPercent) // not before: a long ledger would leave a large heap
+		debug.SetGCPercent(gcPercent())
 	}
 	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
 	cluster, err := peers.Connect(s.config.Etcd, peers.Credentials{

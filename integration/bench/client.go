@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 )
@@ -80,31 +79,50 @@ func (r *request) check(answer []byte, roots *x509.CertPool) error {
 // clients ask at once.
 const clients = 16
 
-// turn is whose turn it is to ask, so that none asks more often than another.
-var turn int
+// load is n certificates, over a connection each or all over one.
+type load struct {
+	dial   dialer
+	kex    exchange
+	shared bool
+	n      int
+}
 
-// load asks n times, over a connection each or all over one, and gives how long
-// each took. The answers are checked afterwards.
-func load(dial dialer, kex exchange, shared bool, n int, requests []*request, roots *x509.CertPool) (took []time.Duration, elapsed time.Duration, err error) {
-	answers := make([][]byte, n)
-	took = make([]time.Duration, n)
+// run asks, and gives how long each took. Before it begins to measure it asks an
+// eighth of them, on the same connection if that is shared: the server was at
+// rest while others had their turn. before is called then. The answers are
+// checked afterwards.
+func (a *arena) run(l load, before func() error) (took []time.Duration, elapsed time.Duration, err error) {
 	var one client
-	if shared {
-		if one, err = dial(kex); err != nil {
+	if l.shared {
+		if one, err = l.dial(l.kex); err != nil {
 			return nil, 0, err
 		}
 		defer one.Close() //nolint:errcheck // the answers are checked
 	}
+	warm := l
+	warm.n = max(1, l.n/8)
+	if _, _, err := a.ask(warm, one); err != nil {
+		return nil, 0, err
+	}
+	if err := before(); err != nil {
+		return nil, 0, err
+	}
+	return a.ask(l, one)
+}
+
+func (a *arena) ask(l load, one client) (took []time.Duration, elapsed time.Duration, err error) {
+	answers := make([][]byte, l.n)
+	took = make([]time.Duration, l.n)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	first := turn
-	turn += n
-	of := func(i int) *request { return requests[(first+i)%len(requests)] }
+	first := a.turn
+	a.turn += l.n
+	of := func(i int) *request { return a.requests[(first+i)%len(a.requests)] }
 	ask := func(i int) error {
 		begun := time.Now()
 		c := one
-		if !shared {
-			fresh, err := dial(kex)
+		if c == nil {
+			fresh, err := l.dial(l.kex)
 			if err != nil {
 				return err
 			}
@@ -123,13 +141,13 @@ func load(dial dialer, kex exchange, shared bool, n int, requests []*request, ro
 		failures []error
 	)
 	begun := time.Now()
-	for range min(clients, n) {
+	for range min(clients, l.n) {
 		group.Go(func() {
 			for {
 				mu.Lock()
 				i := next
 				next++
-				stop := i >= n || len(failures) > 0
+				stop := i >= l.n || len(failures) > 0
 				mu.Unlock()
 				if stop {
 					return
@@ -148,10 +166,9 @@ func load(dial dialer, kex exchange, shared bool, n int, requests []*request, ro
 		return nil, 0, err
 	}
 	for i, answer := range answers {
-		if err := of(i).check(bytes.TrimSpace(answer), roots); err != nil {
+		if err := of(i).check(bytes.TrimSpace(answer), a.roots); err != nil {
 			return nil, 0, fmt.Errorf("certificate %d: %w", i, err)
 		}
 	}
-	slices.Sort(took)
 	return took, elapsed, nil
 }

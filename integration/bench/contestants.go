@@ -166,10 +166,6 @@ func (a *arena) stepCA() (*contestant, error) {
 	if err := os.WriteFile(filepath.Join(dir, "ca.json"), config, 0o600); err != nil {
 		return nil, err
 	}
-	roots, err := a.roots()
-	if err != nil {
-		return nil, err
-	}
 	token, err := stepToken(key, keyID, "https://"+address+"/1.0/sign")
 	if err != nil {
 		return nil, err
@@ -187,7 +183,7 @@ func (a *arena) stepCA() (*contestant, error) {
 	}
 	return &contestant{
 		name: stepCA, share: 0.5, kinds: both, address: address,
-		dial: dialHTTPS("https://"+address+"/1.0/sign", &tls.Config{RootCAs: roots}, body, read),
+		dial: dialHTTPS("https://"+address+"/1.0/sign", &tls.Config{RootCAs: a.roots}, body, read),
 		start: func() (*lab.Process, error) {
 			return a.start(filepath.Join(dir, "log"), filepath.Join(programs, "step-ca"), filepath.Join(dir, "ca.json"))
 		},
@@ -206,10 +202,6 @@ func (a *arena) cfssl() (*contestant, error) {
 	}
 	config := `{"signing": {"default": {"expiry": "24h", "usages": ["digital signature", "client auth"]}}}`
 	if err := os.WriteFile(a.memory.Path("cfssl.json"), []byte(config), 0o600); err != nil {
-		return nil, err
-	}
-	roots, err := a.roots()
-	if err != nil {
 		return nil, err
 	}
 	host, port := a.memory.Address(6), "9443"
@@ -231,7 +223,7 @@ func (a *arena) cfssl() (*contestant, error) {
 	}
 	return &contestant{
 		name: cfssl, share: 1, kinds: both, address: host + ":" + port,
-		dial: dialHTTPS("https://"+host+":"+port+"/api/v1/cfssl/sign", &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}, body, read),
+		dial: dialHTTPS("https://"+host+":"+port+"/api/v1/cfssl/sign", &tls.Config{RootCAs: a.roots, Certificates: []tls.Certificate{pair}}, body, read),
 		start: func() (*lab.Process, error) {
 			return a.start(a.memory.Path("cfssl.log"), filepath.Join(programs, "cfssl"), strings.Fields("serve -loglevel 3 -address "+host+" -port "+port+
 				" -ca "+a.caPath("crt")+" -ca-key "+a.caPath("key")+" -config "+a.memory.Path("cfssl.json")+

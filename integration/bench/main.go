@@ -26,7 +26,7 @@ const (
 func main() {
 	memory := flag.String("memory", "/dev/shm", "a directory on a tmpfs")
 	disk := flag.String("disk", "build", "a directory on a disk")
-	out := flag.String("out", "doc/performance.json", "file of the results; the page and the plot are written beside it")
+	out := flag.String("out", "", "file of the results; the page and the plot are written beside it")
 	few := flag.Bool("quick", false, "a few of each, to see that it works")
 	look := flag.String("look", "", "only what certificates cost on these servers, by name, separated by semicolons; nothing is written")
 	flag.Parse()
@@ -37,6 +37,10 @@ func main() {
 	p := full
 	if *few {
 		p = quick
+	}
+	if *out == "" && *look == "" {
+		flag.Usage()
+		os.Exit(2)
 	}
 	if err := run(*memory, *disk, *out, *look, p); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
@@ -70,6 +74,11 @@ func run(memory, disk, out, look string, p plan) error {
 	if err := r.write(out); err != nil {
 		return err
 	}
+	for _, b := range r.Bars {
+		if verdict := b.Verdict(); verdict != "must" && verdict != "aim" {
+			fmt.Fprintf(os.Stderr, "%s: %s, must %s: %s\n", b.What, b.Limit(b.Got), b.Limit(b.Must), verdict)
+		}
+	}
 	return r.writePage(out)
 }
 
@@ -97,6 +106,7 @@ func measure(a *arena, all []*contestant, p plan) (*results, error) {
 			return nil, fmt.Errorf("%s: %w", part.what, err)
 		}
 	}
+	r.Bars = r.bars()
 	return r, nil
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -27,7 +26,7 @@ type plan struct {
 }
 
 var (
-	full  = plan{rounds: 15, fresh: 500, shared: 1200, stock: 40, starts: 20, idle: 2000, ledgers: []int{10, 10_000, 300_000}}
+	full  = plan{rounds: 9, fresh: 500, shared: 1200, stock: 40, starts: 20, idle: 2000, ledgers: []int{10, 10_000, 300_000}}
 	quick = plan{rounds: 1, fresh: 50, shared: 50, stock: 2, starts: 2, idle: 20, ledgers: []int{10, 1000}}
 )
 
@@ -47,6 +46,9 @@ func (c *contestant) await() (*lab.Process, time.Duration, error) {
 			took := time.Since(begun)
 			_ = connection.Close()
 			return process, took, err
+		}
+		if process.Ended() {
+			break
 		}
 		<-time.After(200 * time.Microsecond)
 	}
@@ -84,10 +86,6 @@ func (c *contestant) forget() error {
 // certificates measures each kind of connection in rounds; a round asks each
 // server in turn.
 func certificates(a *arena, contestants []*contestant, p plan) ([]certificate, error) {
-	roots, err := a.roots()
-	if err != nil {
-		return nil, err
-	}
 	processes, down, err := up(contestants)
 	if err != nil {
 		return nil, err
@@ -108,7 +106,7 @@ func certificates(a *arena, contestants []*contestant, p plan) ([]certificate, e
 					if taken[c] == nil {
 						taken[c] = &series{}
 					}
-					if err := taken[c].add(c, processes[c].PID(), kex, connection == "shared", n, a.requests, roots); err != nil {
+					if err := taken[c].add(a, processes[c].PID(), load{c.dial, kex, connection == "shared", n}); err != nil {
 						return nil, fmt.Errorf("%s, %s, %s: %w", c.name, connection, kex, err)
 					}
 				}
@@ -129,13 +127,9 @@ func certificates(a *arena, contestants []*contestant, p plan) ([]certificate, e
 // stockSSH measures the ssh command, one certificate at a time.
 func stockSSH(a *arena, contestants []*contestant, p plan) ([]stock, error) {
 	config := a.memory.Path("stock_config")
-	text := fmt.Sprintf("Host *\n    Port 2222\n    StrictHostKeyChecking no\n    UserKnownHostsFile /dev/null\n    IdentitiesOnly yes\n    IdentityFile %s\n    BatchMode yes\n    LogLevel ERROR\n",
+	text := fmt.Sprintf("Host *\n    Port 2222\n    StrictHostKeyChecking no\n    UserKnownHostsFile /dev/null\n    IdentitiesOnly yes\n    IdentityFile %s\n    BatchMode yes\n    LogLevel ERROR\n    KexAlgorithms curve25519-sha256\n",
 		a.memory.Path("operator"))
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return nil, err
-	}
-	roots, err := a.roots()
-	if err != nil {
 		return nil, err
 	}
 	_, down, err := up(contestants)
@@ -158,7 +152,7 @@ func stockSSH(a *arena, contestants []*contestant, p plan) ([]stock, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			if err := r.check(answer, roots); err != nil {
+			if err := r.check(answer, a.roots); err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
 			if round > 0 { // the first warms up
@@ -208,6 +202,7 @@ func (c *contestant) idling(connections int) (idle, error) {
 		}
 		defer one.Close() //nolint:errcheck // it did nothing
 	}
+	<-time.After(time.Second)
 	after, err := memory(process.PID())
 	return idle{c.name, mb(before), connections, float64(after-before) / 1024 / float64(connections)}, err
 }
@@ -239,10 +234,6 @@ func starting(contestants []*contestant, p plan) ([]start, error) {
 
 // ledgers measures signerd with ledgers of many lengths.
 func ledgers(a *arena, p plan) ([]ledgerCost, error) {
-	roots, err := a.roots()
-	if err != nil {
-		return nil, err
-	}
 	type signerd struct {
 		*contestant
 		process       *lab.Process
@@ -281,10 +272,10 @@ func ledgers(a *arena, p plan) ([]ledgerCost, error) {
 	}
 	for range p.rounds {
 		for _, s := range all {
-			if err := s.fresh.add(s.contestant, s.process.PID(), curve25519, false, p.fresh, a.requests, roots); err != nil {
+			if err := s.fresh.add(a, s.process.PID(), load{s.dial, curve25519, false, p.fresh}); err != nil {
 				return nil, err
 			}
-			if err := s.shared.add(s.contestant, s.process.PID(), curve25519, true, p.shared, a.requests, roots); err != nil {
+			if err := s.shared.add(a, s.process.PID(), load{s.dial, curve25519, true, p.shared}); err != nil {
 				return nil, err
 			}
 		}
@@ -295,12 +286,4 @@ func ledgers(a *arena, p plan) ([]ledgerCost, error) {
 		costs = append(costs, s.ledgerCost)
 	}
 	return costs, nil
-}
-
-func withPeak(pid int, work func() error) (int64, error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	most := peak(ctx, pid)
-	err := work()
-	cancel()
-	return most(), err
 }

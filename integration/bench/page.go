@@ -21,18 +21,25 @@ var pageText string
 // writePage writes the page and the plot beside the results.
 func (r *results) writePage(resultsPath string) error {
 	base := strings.TrimSuffix(resultsPath, filepath.Ext(resultsPath))
-	if err := r.writePlot(base + ".svg"); err != nil {
+	if err := r.writePlot(base + ".png"); err != nil {
 		return err
 	}
-	page, err := template.New("page").Parse(pageText)
+	text, err := r.page(filepath.Base(base))
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	if err := page.Execute(&text, map[string]any{"Results": r, "Name": filepath.Base(base)}); err != nil {
-		return err
+	return os.WriteFile(base+".md", []byte(text), 0o644)
+}
+
+// page writes the results for people; name is that of the files beside it.
+func (r *results) page(name string) (string, error) {
+	page, err := template.New("page").Parse(pageText)
+	if err != nil {
+		return "", err
 	}
-	return os.WriteFile(base+".md", []byte(text.String()), 0o644)
+	var text strings.Builder
+	err = page.Execute(&text, map[string]any{"Results": r, "Name": name})
+	return text.String(), err
 }
 
 // writePlot draws what a certificate costs, a dot for each server, on a

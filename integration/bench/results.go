@@ -40,7 +40,7 @@ type certificate struct {
 	P99        float64 `json:"p99_ms"`
 	Peak       float64 `json:"peak_rss_mb"`
 
-	rounds []float64 // CPU of each, for ratios
+	Rounds []float64 `json:"cpu_us_rounds"` // of each round, for ratios
 }
 
 // stock is one certificate with the ssh command, at rest.
@@ -49,7 +49,7 @@ type stock struct {
 	P50    float64 `json:"p50_ms"`
 	P99    float64 `json:"p99_ms"`
 
-	rounds []float64
+	Rounds []float64 `json:"ms_rounds"`
 }
 
 // idle is a server that has nothing to do.
@@ -82,7 +82,6 @@ type ledgerCost struct {
 func (l ledgerCost) MB() float64 { return mb(l.Bytes) }
 
 func (r *results) write(path string) error {
-	r.Bars = r.bars()
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"crypto/x509"
+	"context"
 	"time"
 )
 
@@ -14,27 +14,25 @@ type series struct {
 	peak      int64     // bytes
 }
 
-// add measures one round, after an eighth of it that does not count: the server
-// was at rest while others had their turn.
-func (s *series) add(c *contestant, pid int, kex exchange, shared bool, n int, requests []*request, roots *x509.CertPool) error {
-	if _, _, err := load(c.dial, kex, shared, max(1, n/8), requests, roots); err != nil {
-		return err
-	}
-	before, err := cpu(pid)
-	if err != nil {
-		return err
-	}
-	var (
-		took    []time.Duration
-		elapsed time.Duration
-	)
-	most, err := withPeak(pid, func() error {
-		took, elapsed, err = load(c.dial, kex, shared, n, requests, roots)
+// add measures one round.
+func (s *series) add(a *arena, pid int, l load) error {
+	var before time.Duration
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	most := peak(ctx, pid)
+	took, elapsed, err := a.run(l, func() (err error) {
+		if !l.shared { // its child has begun, and is counted as it runs
+			if err := settled(pid); err != nil {
+				return err
+			}
+		}
+		before, err = cpu(pid)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	cancel()
 	if err := settled(pid); err != nil {
 		return err
 	}
@@ -42,19 +40,19 @@ func (s *series) add(c *contestant, pid int, kex exchange, shared bool, n int, r
 	if err != nil {
 		return err
 	}
-	s.count += n
-	s.cpu = append(s.cpu, us(after-before)/float64(n))
-	s.perSecond = append(s.perSecond, float64(n)/elapsed.Seconds())
+	s.count += l.n
+	s.cpu = append(s.cpu, us(after-before)/float64(l.n))
+	s.perSecond = append(s.perSecond, float64(l.n)/elapsed.Seconds())
 	for _, one := range took {
 		s.took = append(s.took, ms(one))
 	}
-	s.peak = max(s.peak, most)
+	s.peak = max(s.peak, most())
 	return nil
 }
 
 func (s *series) certificate(server, connection string, kex exchange) certificate {
 	return certificate{
 		Server: server, Connection: connection, Exchange: string(kex), Count: s.count,
-		CPU: median(s.cpu), PerSecond: median(s.perSecond), P50: median(s.took), P99: quantile(s.took, 0.99), Peak: mb(s.peak), rounds: s.cpu,
+		CPU: median(s.cpu), PerSecond: median(s.perSecond), P50: median(s.took), P99: quantile(s.took, 0.99), Peak: mb(s.peak), Rounds: s.cpu,
 	}
 }

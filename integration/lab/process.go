@@ -42,6 +42,16 @@ func Start(log string, env []string, path string, args ...string) (*Process, err
 // PID gives the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
+// Ended says whether it has.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Signal sends a signal.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 

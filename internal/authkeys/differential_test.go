@@ -97,6 +97,9 @@ func TestAgainstSSHD(t *testing.T) {
 	}
 	group.Wait()
 
+	if !theirs[0].admitted { // the first line is a bare key
+		need.Lacking(t, "sshd lets "+me.Username+" in with no key at all; is the account locked?")
+	}
 	admitted, stricter, seen := 0, 0, map[string]bool{}
 	for i, a := range attempts {
 		var forced string
@@ -295,6 +298,11 @@ func startSSHD(t *testing.T, dir string) string {
 	hostKey := filepath.Join(dir, "host_key")
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", hostKey).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	if six, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		need.Lacking(t, "there is no IPv6 on loopback")
+	} else {
+		_ = six.Close()
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -20,6 +20,7 @@ func TestTrapCertificates(t *testing.T) {
 		what   string
 		change func(*ssh.Certificate)
 	}{
+		{"", func(*ssh.Certificate) {}}, // the valid neighbour
 		{"no principals", func(c *ssh.Certificate) { c.ValidPrincipals = nil }},
 		{"a force-command that is none of ours", func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{forceCommand: "/bin/sh"} }},
 		{"a source-address elsewhere", func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{sourceAddress: "192.0.2.1"} }},
@@ -50,8 +51,8 @@ func TestTrapCertificates(t *testing.T) {
 		if err := checker.CheckCert("kubemaster-01", certificate); err != nil {
 			t.Errorf("%s: the default refuses it: %v", trap.what, err)
 		}
-		if _, err := parse(t, "cert-authority "+marshal(signer.PublicKey())).Admit(certificate, source, now); err == nil {
-			t.Errorf("%s: admitted", trap.what)
+		if _, err := parse(t, "cert-authority "+marshal(signer.PublicKey())).Admit(certificate, source, now); (err == nil) != (trap.what == "") {
+			t.Errorf("%q: %v", trap.what, err)
 		}
 	}
 }
@@ -60,6 +61,7 @@ func TestTrapCertificates(t *testing.T) {
 // as they come.
 func TestTrapLines(t *testing.T) {
 	good := marshal(newSigner(t).PublicKey())
+	parse(t, `from="10.0.0.1",command="get-peers" `+good) // the valid neighbour
 	for _, text := range []string{
 		`from="10.0.0.1 ` + good + "\n" + good, // the first line's quote is not closed
 		"frmo=\"10.0.0.1\" " + good,

@@ -45,7 +45,6 @@ func (s *Server) config(c *conn) *ssh.ServerConfig {
 			return p, nil
 		},
 		AuthLogCallback: func(_ ssh.ConnMetadata, _ string, err error) {
-			c.authenticating.Store(true)
 			if err == nil {
 				c.loggedIn()
 				c.ticket.loggedIn()

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,10 +21,8 @@ type conn struct {
 	raw    syscall.RawConn // nil: not a TCP connection
 	begun  time.Time
 
-	// From then on each side waits for the other's answer, which acknowledges.
-	authenticating atomic.Bool
-
-	output output
+	output   output
+	corkTime time.Duration
 
 	mu       sync.Mutex
 	hard     time.Time // absolute
@@ -41,7 +38,7 @@ type conn struct {
 
 func newConn(c net.Conn, source netip.Addr, ticket *ticket, limits Limits) *conn {
 	now := time.Now()
-	wrapped := &conn{Conn: c, limits: limits, source: source, ticket: ticket, begun: now, hard: now.Add(limits.LoginGrace)}
+	wrapped := &conn{Conn: c, limits: limits, source: source, ticket: ticket, begun: now, hard: now.Add(limits.LoginGrace), corkTime: corkTime}
 	if tcp, ok := c.(*net.TCPConn); ok {
 		wrapped.raw, _ = tcp.SyscallConn()
 	}
@@ -65,7 +62,7 @@ func (r receiver) Read(p []byte) (int, error) {
 	if err := c.arm(); err != nil {
 		return 0, err
 	}
-	if c.raw != nil && !c.authenticating.Load() {
+	if c.raw != nil {
 		quickAck(c.raw)
 	}
 	n, err := c.Conn.Read(p)
@@ -98,7 +95,7 @@ func (c *conn) arm() error {
 const idleSteps = 16
 
 // SetDeadline does nothing: gliderlabs/ssh sets one before each Read and
-// Write, and would erase ours.
+// Write, mostly none at all, and would erase ours, which is not set each time.
 func (c *conn) SetDeadline(time.Time) error { return nil }
 
 // loggedIn replaces the deadline for login, under which the reader may already

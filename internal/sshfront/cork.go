@@ -51,7 +51,7 @@ func (c *conn) cork() (letGo func()) {
 		c.output.corks--
 		_ = c.flush() // the next Write or Read says it too
 	})
-	timer := time.AfterFunc(corkTime, once)
+	timer := time.AfterFunc(c.corkTime, once)
 	return func() {
 		timer.Stop()
 		once()

@@ -33,7 +33,6 @@ func startPump(channel ssh.Channel) *pump {
 }
 
 func (p *pump) run(channel io.Reader) {
-	defer close(p.ended)
 	buffer := make([]byte, 0, 1<<10) // a request is a few hundred bytes
 	var err error
 	for err == nil && len(buffer) <= wire.MaxRequest {
@@ -46,10 +45,14 @@ func (p *pump) run(channel io.Reader) {
 		p.total.Add(int64(n))
 	}
 	p.kept = buffer[:min(len(buffer), wire.MaxRequest+1)]
-	close(p.ready)
 	if err == nil {
+		close(p.ready)
 		_, _ = io.Copy(&p.total, channel) // ends with the channel
+		close(p.ended)
+		return
 	}
+	close(p.ended) // before whoever waits looks whether it has
+	close(p.ready)
 }
 
 // counter counts bytes.

@@ -37,6 +37,7 @@ func (s *Server) openSession(ctx context.Context, c *conn, login *ssh.ServerConn
 		c.closeSession()
 		return
 	}
+	defer channel.Close() //nolint:errcheck // the client may have been first
 	run := &session{server: s, conn: c, channel: channel, stdin: startPump(channel)}
 	// Whoever calls is what the signature proved, and nothing else.
 	run.caller = login.Permissions.ExtraData[callerKey{}].(Caller)
@@ -49,9 +50,7 @@ func (s *Server) openSession(ctx context.Context, c *conn, login *ssh.ServerConn
 		run.serve(command)
 	case <-time.After(s.options.Limits.Exec):
 		s.options.Log.Warn().Stringer("by", run.caller).Stringer("source", c.source).Msg("a session without a command was closed")
-		_ = channel.Close()
 	case <-run.ctx.Done():
-		_ = channel.Close() // the client may have been first
 	}
 }
 
@@ -112,18 +111,22 @@ func (r *session) serve(command string) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.server.options.Limits.Command)
 	defer cancel()
 	answer, err := r.call(ctx, command)
-	status := wire.StatusOf(err)
+	status, took := wire.StatusOf(err), time.Since(begun)
+	// The line is written before the client knows, unless that takes long.
+	letGo := r.conn.cork()
+	defer letGo()
+	r.finish(answer, err, status, letGo)
 	event := r.server.options.Log.WithLevel(levelOf(status)).
 		Stringer("by", r.caller).Stringer("source", r.conn.source).
-		Str("command", command[:min(len(command), wire.MaxCommand)]).Uint32("status", uint32(status)).Dur("ms", time.Since(begun))
+		Str("command", command[:min(len(command), wire.MaxCommand)]).Uint32("status", uint32(status)).Dur("ms", took)
 	if err != nil {
 		event = event.Str("reason", reason(err))
 	}
 	if answer.Serial != "" {
 		event = event.Str("serial", answer.Serial)
 	}
-	event.Msg("session") // before the client knows
-	r.finish(answer, err, status)
+	event.Msg("session")
+	_ = r.channel.Close()
 }
 
 // call runs the command; a panic is an error like any other.
@@ -136,11 +139,11 @@ func (r *session) call(ctx context.Context, command string) (answer wire.Answer,
 	return r.caller.Call(ctx, command, r.stdin.read)
 }
 
-// finish sends the whole answer or nothing, then the status, then the end, takes
-// what the client still sends for a while, and closes the channel: an answer
-// that closes a client's pipe would be lost on clients that stop at a write
-// error. The status comes before the end so that no client ever misses it.
-func (r *session) finish(answer wire.Answer, err error, status wire.Status) {
+// finish sends the whole answer or nothing, then the status, then the end, and
+// takes what the client still sends for a while: an answer that closes a
+// client's pipe would be lost on clients that stop at a write error. The status
+// comes before the end so that no client ever misses it. letGo ends a cork.
+func (r *session) finish(answer wire.Answer, err error, status wire.Status, letGo func()) {
 	// A client that takes nothing must not keep the session.
 	stuck := time.AfterFunc(r.server.options.Limits.Command, func() { r.conn.Close() }) //nolint:errcheck // nobody to tell
 	defer stuck.Stop()
@@ -149,22 +152,20 @@ func (r *session) finish(answer wire.Answer, err error, status wire.Status) {
 		stdout, stderr = nil, publicText(err)
 	}
 	// Errors from here on mean that the client is gone.
-	letGo := r.conn.cork()
-	defer letGo()
 	_, _ = r.channel.Write(stdout)
 	if stderr != "" {
 		_, _ = fmt.Fprintln(r.channel.Stderr(), stderr)
 	}
 	_, _ = r.channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
 	_ = r.channel.CloseWrite()
-	if !r.stdin.hasEnded() {
-		letGo()
-		// A refusal may be faster than the client's first byte.
-		patience := time.Duration(0)
-		if err != nil {
-			patience = refusalPatience
-		}
-		r.stdin.linger(r.ctx, patience, r.server.options.Limits.Linger)
+	if r.stdin.hasEnded() {
+		return
 	}
-	_ = r.channel.Close()
+	letGo()
+	// A refusal may be faster than the client's first byte.
+	patience := time.Duration(0)
+	if err != nil {
+		patience = refusalPatience
+	}
+	r.stdin.linger(r.ctx, patience, r.server.options.Limits.Linger)
 }

@@ -32,13 +32,14 @@ int main(int argc, char **argv)
 	char answer[256];
 	ssh_session session = ssh_new();
 	ssh_channel channel;
-	ssh_key listed, other, other_public;
+	ssh_key listed, other, listed_public, other_public;
 
 	if (argc != 5)
 		return 2;
 	port = atoi(argv[2]);
 	listed = load(argv[3]);
 	other = load(argv[4]);
+	ssh_pki_export_privkey_to_pubkey(listed, &listed_public);
 	ssh_pki_export_privkey_to_pubkey(other, &other_public);
 	ssh_options_set(session, SSH_OPTIONS_PROCESS_CONFIG, &no);
 	ssh_options_set(session, SSH_OPTIONS_HOST, "127.0.0.1");
@@ -49,8 +50,11 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "no-key") == 0) {
 		granted = ssh_userauth_none(session, NULL);
 	} else if (strcmp(argv[1], "two-users") == 0) {
-		ssh_userauth_publickey(session, "signer", other);
+		ssh_userauth_try_publickey(session, "signer", listed_public);
 		granted = ssh_userauth_publickey(session, "root", listed);
+	} else if (strcmp(argv[1], "root-first") == 0) {
+		ssh_userauth_publickey(session, "root", listed);
+		granted = ssh_userauth_publickey(session, "signer", listed);
 	} else {
 		/* Offers a key and does not sign with it. */
 		if (strcmp(argv[1], "offered-key") == 0)
