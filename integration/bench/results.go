@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"slices"
@@ -97,6 +98,15 @@ func (r *results) certificate(server, connection string, kex exchange) *certific
 		}
 	}
 	return nil
+}
+
+// Against compares two servers, for the page.
+func (r *results) Against(server, other, connection string) string {
+	a, b := r.certificate(server, connection, curve25519), r.certificate(other, connection, curve25519)
+	if a == nil || b == nil {
+		return "(not measured)"
+	}
+	return fmt.Sprintf("%.2fx", ratio(a.Rounds, b.Rounds))
 }
 
 // median of values; NaN of none.
