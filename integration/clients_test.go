@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -380,6 +381,41 @@ func TestNothingButCommands(t *testing.T) {
 			t.Errorf("ssh says %q", line[:n])
 		}
 	})
+}
+
+// The other clients get nothing else either: no subsystem, no tunnel. PuTTY goes
+// on without the terminal that it asked for.
+func TestNothingButCommandsElsewhere(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	peers := "https://" + l.Address(11) + ":2379\n"
+	for _, test := range []struct {
+		client, options, command string
+		stdout                   string // empty: it is refused, though dbclient ends with 0
+	}{
+		{"plink", "-t", "get-peers", peers},
+		{"plink", "-A -X", "get-peers", peers},
+		{"plink", "-s", "sftp", ""},
+		{"plink", "-nc 127.0.0.1:22", "", ""},
+		{"dropbear", "-A", "get-peers", peers},
+		{"dropbear", "-s", "sftp", ""},
+		{"dropbear", "-B 127.0.0.1:22", "", ""},
+	} {
+		i := slices.IndexFunc(sshClients, func(c sshClient) bool { return c.name == test.client })
+		argv := sshClients[i].argv(t, l, test.command)
+		host := slices.IndexFunc(argv, func(word string) bool { return strings.HasPrefix(word, "signer@") })
+		argv = slices.Insert(argv, host, strings.Fields(test.options)...)
+		if test.command == "" {
+			argv = argv[:len(argv)-1]
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		out, err := cmd.Output()
+		cancel()
+		if string(out) != test.stdout || test.stdout != "" && err != nil || test.stdout == "" && err == nil && test.client != "dropbear" {
+			t.Errorf("%s %s: %q, %v", test.client, test.options, out, err)
+		}
+	}
 }
 
 // The runbook's line does from cron what it does at a prompt, in the shells

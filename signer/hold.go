@@ -175,7 +175,7 @@ func (h *Hold) without(serial string) *Hold {
 // follow sets what came before a hold, as far as it can still matter. Most often
 // that is kept as it is: it is not copied for each certificate.
 func (h *Hold) follow(previous *Hold) {
-	if previous.length() > 2*voidDepth || previous != nil && !previous.oldest.After(h.issued.Add(-voidWindow)) {
+	if previous.length() > voidDepth+voidDepth/4 || previous != nil && !previous.oldest.After(h.issued.Add(-voidWindow)) {
 		previous = previous.trimmed(h.issued, voidDepth)
 	}
 	h.keep(previous)

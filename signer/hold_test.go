@@ -323,7 +323,7 @@ func TestWhatIsKeptBefore(t *testing.T) {
 		e.Serial = fmt.Sprint(i)
 		entries = append(entries, e)
 		h.apply(e)
-		if n := chain(); n > 2*voidDepth+1 || i >= voidDepth && n < voidDepth {
+		if n := chain(); n > voidDepth+voidDepth/4+1 || i >= voidDepth && n < voidDepth {
 			t.Fatalf("%d holds are kept after %d", n, i+1)
 		}
 	}

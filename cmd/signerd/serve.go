@@ -54,7 +54,7 @@ func newLog() zerolog.Logger {
 
 // gcRoom is how much the heap may grow between two collections, at least. At
 // rest it is 2 MB, for which Go would collect at every 40th certificate.
-const gcRoom = 6 << 20
+const gcRoom = 3 << 20
 
 // gcPercent gives GOGC for the heap as it is, of which a long past is a part.
 func gcPercent() int {
