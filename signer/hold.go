@@ -212,19 +212,25 @@ func (h *Hold) trimmed(now time.Time, depth int) *Hold {
 
 // set replaces a name's state and keeps byKey with it.
 func (h *holds) set(name string, s *nameState) {
-	if old := h.byName[name]; old != nil && old.hold != nil && s.hold != nil && old.hold.Key == s.hold.Key {
-		h.byName[name] = s
-		return
-	}
+	var before, after string // keys
 	if old := h.byName[name]; old != nil && old.hold != nil {
-		names := slices.DeleteFunc(slices.Clone(h.byKey[old.hold.Key]), func(n string) bool { return n == name })
-		if h.byKey[old.hold.Key] = names; len(names) == 0 {
-			delete(h.byKey, old.hold.Key)
-		}
+		before = old.hold.Key
+	}
+	if s.hold != nil {
+		after = s.hold.Key
 	}
 	h.byName[name] = s
-	if s.hold != nil {
-		h.byKey[s.hold.Key] = append(slices.Clone(h.byKey[s.hold.Key]), name)
+	if before == after {
+		return
+	}
+	if before != "" {
+		names := slices.DeleteFunc(slices.Clone(h.byKey[before]), func(n string) bool { return n == name })
+		if h.byKey[before] = names; len(names) == 0 {
+			delete(h.byKey, before)
+		}
+	}
+	if after != "" {
+		h.byKey[after] = append(slices.Clone(h.byKey[after]), name)
 	}
 }
 

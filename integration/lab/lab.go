@@ -156,16 +156,13 @@ func (l *Lab) Ctl(cert string, args ...string) (string, error) {
 func (l *Lab) StartSigner() error {
 	log := l.Path("signerd.log")
 	before, _ := os.ReadFile(log)
+	listens := l.logs("listening")
 	process, err := Start(log, nil, l.Binary, "serve", "--config", l.Path("signerd.yaml"))
 	if err != nil {
 		return err
 	}
 	l.Signer = process
-	err = process.waitFor("signerd listens", 20*time.Second, func() bool {
-		now, _ := os.ReadFile(log)
-		return bytes.Contains(now[len(before):], []byte(`"message":"listening"`))
-	})
-	if err != nil {
+	if err := process.waitFor("signerd listens", 20*time.Second, listens); err != nil {
 		now, _ := os.ReadFile(log)
 		return fmt.Errorf("%w\n%s", err, now[len(before):])
 	}
@@ -174,18 +171,21 @@ func (l *Lab) StartSigner() error {
 
 // Reload has the signer read authorized_keys again, and waits until it has.
 func (l *Lab) Reload() error {
-	log := l.Path("signerd.log")
-	before, err := os.ReadFile(log)
-	if err != nil {
-		return err
-	}
+	done := l.logs("authorized_keys was read again")
 	if err := l.Signer.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
-	return l.Signer.waitFor("authorized_keys is read again", 10*time.Second, func() bool {
+	return l.Signer.waitFor("authorized_keys is read again", 10*time.Second, done)
+}
+
+// logs gives a function that says whether the signer has logged a message since.
+func (l *Lab) logs(message string) func() bool {
+	log := l.Path("signerd.log")
+	before, _ := os.ReadFile(log) // none at the first start
+	return func() bool {
 		now, _ := os.ReadFile(log)
-		return bytes.Contains(now[len(before):], []byte(`"message":"authorized_keys was read again"`))
-	})
+		return bytes.Contains(now[len(before):], []byte(`"message":"`+message+`"`))
+	}
 }
 
 // FoundMember makes the first member's key and certificate as first-boot init

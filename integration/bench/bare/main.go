@@ -6,7 +6,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"log"
 	"net"
 	"os"
@@ -16,21 +15,14 @@ import (
 	"github.com/signerd/signerd/integration/bench/sign"
 )
 
-func main() {
-	listen := flag.String("listen", "", "address")
-	hostKey := flag.String("host-key", "", "private key file")
-	clientKey := flag.String("client-key", "", "public key file of who may log in")
-	caCert, caKey := flag.String("ca-cert", "", "PEM"), flag.String("ca-key", "", "PEM")
-	flag.Parse()
-	log.Fatal(run(*listen, *hostKey, *clientKey, *caCert, *caKey))
-}
+func main() { log.Fatal(run()) }
 
-func run(listen, hostKeyPath, clientKeyPath, caCert, caKey string) error {
-	ca, err := sign.Load(caCert, caKey)
+func run() error {
+	setup, err := sign.ReadFlags()
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(hostKeyPath)
+	data, err := os.ReadFile(setup.HostKey)
 	if err != nil {
 		return err
 	}
@@ -38,21 +30,14 @@ func run(listen, hostKeyPath, clientKeyPath, caCert, caKey string) error {
 	if err != nil {
 		return err
 	}
-	if data, err = os.ReadFile(clientKeyPath); err != nil {
-		return err
-	}
-	clientKey, _, _, _, err := ssh.ParseAuthorizedKey(data)
-	if err != nil {
-		return err
-	}
 	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-		if !bytes.Equal(key.Marshal(), clientKey.Marshal()) {
+		if !bytes.Equal(key.Marshal(), setup.ClientKey.Marshal()) {
 			return nil, errors.New("another key")
 		}
 		return nil, nil
 	}}
 	config.AddHostKey(hostKey)
-	listener, err := net.Listen("tcp", listen)
+	listener, err := net.Listen("tcp", setup.Listen)
 	if err != nil {
 		return err
 	}
@@ -61,7 +46,7 @@ func run(listen, hostKeyPath, clientKeyPath, caCert, caKey string) error {
 		if err != nil {
 			return err
 		}
-		go serve(c, config, ca)
+		go serve(c, config, setup.CA)
 	}
 }
 

@@ -3,46 +3,29 @@
 package main
 
 import (
-	"flag"
 	"log"
-	"os"
 
 	"github.com/gliderlabs/ssh"
 
 	"github.com/signerd/signerd/integration/bench/sign"
 )
 
-func main() {
-	listen := flag.String("listen", "", "address")
-	hostKey := flag.String("host-key", "", "private key file")
-	clientKey := flag.String("client-key", "", "public key file of who may log in")
-	caCert, caKey := flag.String("ca-cert", "", "PEM"), flag.String("ca-key", "", "PEM")
-	flag.Parse()
-	log.Fatal(run(*listen, *hostKey, *clientKey, *caCert, *caKey))
-}
+func main() { log.Fatal(run()) }
 
-func run(listen, hostKey, clientKeyPath, caCert, caKey string) error {
-	ca, err := sign.Load(caCert, caKey)
+func run() error {
+	setup, err := sign.ReadFlags()
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(clientKeyPath)
-	if err != nil {
-		return err
-	}
-	clientKey, _, _, _, err := ssh.ParseAuthorizedKey(data)
-	if err != nil {
-		return err
-	}
-	return ssh.ListenAndServe(listen, func(s ssh.Session) {
-		certificate, err := ca.Certificate(s.RawCommand(), s)
+	return ssh.ListenAndServe(setup.Listen, func(s ssh.Session) {
+		certificate, err := setup.CA.Certificate(s.RawCommand(), s)
 		if err != nil {
 			_ = s.Exit(1)
 			return
 		}
 		_, _ = s.Write(certificate)
 		_ = s.Exit(0)
-	}, ssh.HostKeyFile(hostKey), ssh.PublicKeyAuth(func(_ ssh.Context, key ssh.PublicKey) bool {
-		return ssh.KeysEqual(key, clientKey)
+	}, ssh.HostKeyFile(setup.HostKey), ssh.PublicKeyAuth(func(_ ssh.Context, key ssh.PublicKey) bool {
+		return ssh.KeysEqual(key, setup.ClientKey)
 	}))
 }

@@ -12,10 +12,14 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"io"
 	"math/big"
 	"net/url"
+	"os"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // maxRequest is what signerd takes too.
@@ -24,10 +28,33 @@ const maxRequest = 64 << 10
 // CA signs.
 type CA struct{ pair tls.Certificate }
 
-// Load reads the CA's certificate and key, PEM.
-func Load(certificate, key string) (*CA, error) {
-	pair, err := tls.LoadX509KeyPair(certificate, key)
-	return &CA{pair}, err
+// Setup is what a server that signs is told on its command line.
+type Setup struct {
+	Listen    string // address
+	HostKey   string // private key file
+	ClientKey ssh.PublicKey
+	CA        *CA
+}
+
+// ReadFlags reads the command line and the files that it names.
+func ReadFlags() (*Setup, error) {
+	var s Setup
+	flag.StringVar(&s.Listen, "listen", "", "address")
+	flag.StringVar(&s.HostKey, "host-key", "", "private key file")
+	clientKey := flag.String("client-key", "", "public key file of who may log in")
+	caCert, caKey := flag.String("ca-cert", "", "PEM"), flag.String("ca-key", "", "PEM")
+	flag.Parse()
+	pair, err := tls.LoadX509KeyPair(*caCert, *caKey)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(*clientKey)
+	if err != nil {
+		return nil, err
+	}
+	s.CA = &CA{pair}
+	s.ClientKey, _, _, _, err = ssh.ParseAuthorizedKey(data)
+	return &s, err
 }
 
 // Certificate reads base64 of a PEM request and gives a certificate with what
