@@ -12,62 +12,33 @@ import (
 	"testing"
 	"time"
 
+	gliderlabs "github.com/gliderlabs/ssh"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/internal/wire"
 )
 
-// Traps that golang.org/x/crypto/ssh v0.58 sets, each sprung on a server with
-// its defaults and on ours. Those of its CertChecker are in internal/authkeys.
+// Traps that golang.org/x/crypto/ssh v0.58 sets, and that gliderlabs/ssh hands
+// on with its defaults: each is sprung on a server with those and on ours. The
+// traps of the CertChecker are in internal/authkeys.
 
-// plain starts a server on x/crypto/ssh alone that lets every key in; handle has
-// its sessions.
-func plain(t *testing.T, config ssh.Config, handle func(ssh.Channel, <-chan *ssh.Request)) target {
-	t.Helper()
-	server := &ssh.ServerConfig{Config: config, PublicKeyCallback: func(ssh.ConnMetadata, ssh.PublicKey) (*ssh.Permissions, error) { return nil, nil }}
-	server.AddHostKey(newKey())
-	listener := must(net.Listen("tcp", "127.0.0.1:0"))
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, channels, requests, err := ssh.NewServerConn(c, server)
-				if err != nil {
-					return
-				}
-				go ssh.DiscardRequests(requests)
-				for offered := range channels {
-					if channel, requests, err := offered.Accept(); err == nil {
-						go handle(channel, requests)
-					}
-				}
-			}()
-		}
-	}()
-	return target{listener.Addr().String(), true}
-}
-
-func discard(_ ssh.Channel, requests <-chan *ssh.Request) { ssh.DiscardRequests(requests) }
-
-// Algorithms with SHA-1 are in the defaults.
+// Algorithms with SHA-1 and the curves of NIST are in the defaults.
 func TestTrapWeakAlgorithms(t *testing.T) {
-	private := must(rsa.GenerateKey(rand.Reader, 3072))
-	key := must(ssh.NewSignerFromKey(private)).(ssh.AlgorithmSigner)
+	key := must(ssh.NewSignerFromKey(must(rsa.GenerateKey(rand.Reader, 3072)))).(ssh.AlgorithmSigner)
 	ours := target{address: serveGate(t, Compatible, nil, roles{string(key.PublicKey().Marshal()): "in"}).address}
+	defaults := open(t, &gliderlabs.Server{})
 	for what, try := range map[string]struct {
 		config    ssh.Config
 		signature string
 	}{
-		"key exchange": {ssh.Config{KeyExchanges: []string{ssh.InsecureKeyExchangeDH14SHA1}}, ssh.KeyAlgoRSASHA512},
-		"MAC":          {ssh.Config{Ciphers: []string{ssh.CipherAES128CTR}, MACs: []string{ssh.HMACSHA1}}, ssh.KeyAlgoRSASHA512},
-		"signature":    {ssh.Config{}, ssh.KeyAlgoRSA},
+		"group14-sha1": {ssh.Config{KeyExchanges: []string{ssh.InsecureKeyExchangeDH14SHA1}}, ssh.KeyAlgoRSASHA512},
+		"nistp256":     {ssh.Config{KeyExchanges: []string{ssh.KeyExchangeECDHP256}}, ssh.KeyAlgoRSASHA512},
+		"hmac-sha1":    {ssh.Config{Ciphers: []string{ssh.CipherAES128CTR}, MACs: []string{ssh.HMACSHA1}}, ssh.KeyAlgoRSASHA512},
+		"hmac-sha1-96": {ssh.Config{Ciphers: []string{ssh.CipherAES128CTR}, MACs: []string{ssh.InsecureHMACSHA196}}, ssh.KeyAlgoRSASHA512},
+		"ssh-rsa":      {ssh.Config{}, ssh.KeyAlgoRSA},
 	} {
 		signer := must(ssh.NewSignerWithAlgorithms(key, []string{try.signature}))
-		for _, g := range []target{plain(t, ssh.Config{}, discard), ours} {
+		for _, g := range []target{defaults, ours} {
 			client, err := ssh.Dial("tcp", g.address, &ssh.ClientConfig{
 				Config: try.config, User: wire.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 			})
@@ -85,45 +56,74 @@ func TestTrapWeakAlgorithms(t *testing.T) {
 	_ = client.Close()
 }
 
-// A name that the library does not know is dropped from a list in silence.
-func TestTrapUnknownAlgorithm(t *testing.T) {
-	misspelt := ssh.Config{KeyExchanges: []string{"mlkem768x25519", ssh.KeyExchangeCurve25519}}
-	client, err := plain(t, misspelt, discard).dial(wire.User, newKey())
+// An RSA key of any length logs in. Ours leaves that to its Gate: see
+// TestTrapShortKey in internal/authkeys.
+func TestTrapShortKeyLogsIn(t *testing.T) {
+	t.Setenv("GODEBUG", "rsa1024min=0")
+	short := must(ssh.NewSignerFromKey(must(rsa.GenerateKey(rand.Reader, 1024))))
+	client, err := open(t, &gliderlabs.Server{}).dial(wire.User, short)
 	if err != nil {
 		t.Fatalf("the default refuses it: %v", err)
 	}
 	_ = client.Close()
-	if err := available(misspelt, signatures); err == nil || !strings.Contains(err.Error(), "mlkem768x25519 ") {
-		t.Errorf("a key exchange: %v", err)
-	}
-	if err := available(ssh.Config{}, []string{"ssh-ed255119"}); err == nil {
-		t.Error("a signature that is unknown is available")
+}
+
+// A name that the library does not know is dropped from a list in silence; from
+// the list of signatures it locks everybody out.
+func TestTrapUnknownAlgorithm(t *testing.T) {
+	for _, try := range []struct {
+		config   ssh.ServerConfig
+		misspelt string
+		in       bool
+	}{
+		{ssh.ServerConfig{Config: ssh.Config{KeyExchanges: []string{"mlkem768x25519", ssh.KeyExchangeCurve25519}}}, "mlkem768x25519 ", true},
+		{ssh.ServerConfig{PublicKeyAuthAlgorithms: []string{"ssh-ed255119", ssh.KeyAlgoED25519}}, "ssh-ed255119 ", false},
+	} {
+		defaults := open(t, &gliderlabs.Server{ServerConfigCallback: func(gliderlabs.Context) *ssh.ServerConfig {
+			return &ssh.ServerConfig{Config: try.config.Config, PublicKeyAuthAlgorithms: try.config.PublicKeyAuthAlgorithms}
+		}})
+		client, err := defaults.dial(wire.User, newKey())
+		if err == nil {
+			_ = client.Close()
+		}
+		if (err == nil) != try.in {
+			t.Errorf("%q: in: %v, want %v; %v", try.misspelt, err == nil, try.in, err)
+		}
+		chosen := signatures
+		if try.config.PublicKeyAuthAlgorithms != nil {
+			chosen = try.config.PublicKeyAuthAlgorithms
+		}
+		if err := available(try.config.Config, chosen); err == nil || !strings.Contains(err.Error()+" ", try.misspelt) {
+			t.Errorf("ours starts with %q: %v", try.misspelt, err)
+		}
 	}
 }
 
 // NewServerConn waits for a login for ever.
 func TestTrapNoTimeout(t *testing.T) {
-	tryToStay(t, plain(t, ssh.Config{}, discard))
+	tryToStay(t, open(t, &gliderlabs.Server{}))
 }
 
 // Of two readers of a channel the end of input wakes one.
 func TestTrapTwoReaders(t *testing.T) {
 	var ended atomic.Int32
-	g := plain(t, ssh.Config{}, func(channel ssh.Channel, requests <-chan *ssh.Request) {
+	g := open(t, &gliderlabs.Server{Handler: func(s gliderlabs.Session) {
 		for range 2 {
 			go func() {
-				_, _ = io.Copy(io.Discard, channel)
+				_, _ = io.Copy(io.Discard, s)
 				ended.Add(1)
 			}()
 		}
-		<-time.After(50 * time.Millisecond) // both read
-		ssh.DiscardRequests(requests)
-	})
+		<-s.Context().Done()
+	}})
 	client := must(g.dial(wire.User, newKey()))
 	defer client.Close()
 	session := must(client.NewSession())
-	<-time.After(100 * time.Millisecond)
 	stdin := must(session.StdinPipe())
+	if err := session.Start("x"); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(100 * time.Millisecond) // both read
 	_ = stdin.Close()
 	<-time.After(200 * time.Millisecond)
 	if n := ended.Load(); n != 1 {
@@ -159,12 +159,18 @@ func TestTrapTwoReaders(t *testing.T) {
 func TestTrapClosedChannelsStay(t *testing.T) {
 	const flood = 20
 	var stay atomic.Int32
-	defaults := plain(t, ssh.Config{}, func(channel ssh.Channel, requests <-chan *ssh.Request) {
-		_ = channel.Close()
-		stay.Add(1)
-		ssh.DiscardRequests(requests) // until the library has freed the channel
-		stay.Add(-1)
-	})
+	defaults := open(t, &gliderlabs.Server{ChannelHandlers: map[string]gliderlabs.ChannelHandler{
+		"session": func(_ *gliderlabs.Server, _ *ssh.ServerConn, offered ssh.NewChannel, _ gliderlabs.Context) {
+			channel, requests, err := offered.Accept()
+			if err != nil {
+				return
+			}
+			_ = channel.Close()
+			stay.Add(1)
+			ssh.DiscardRequests(requests) // until the library has freed the channel
+			stay.Add(-1)
+		},
+	}})
 	ours := newServer(t, func(l *Limits) { l.Exec = 50 * time.Millisecond })
 	for _, g := range []target{defaults, {address: ours.address}} {
 		raw := must(net.Dial("tcp", g.address))
