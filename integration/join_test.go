@@ -22,6 +22,24 @@ func TestJoin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Until it votes it takes its own join back, and nobody else's.
+	back := func(name string) error {
+		_, err := l.SSHWith("", "-i", filepath.Join(m.Dir, "member.key"), "signer@keyless", "remove", name)
+		return err
+	}
+	if err := back("etcd-1"); exitCode(err) != 77 {
+		t.Errorf("a member removes another one: %v", err)
+	}
+	if err := back("etcd-2"); err != nil {
+		t.Errorf("a member takes its join back: %v", err)
+	}
+	if got := ssh(t, l, "", "get-topology"); strings.Contains(got, "etcd-2") {
+		t.Errorf("after it took its join back get-topology is %q", got)
+	}
+	eventually(t, 10*time.Second, "it joins anew", func() bool { // etcd derives the new id from the second
+		m, err = l.JoinMember(2)
+		return err == nil
+	})
 	topology := fmt.Sprintf("etcd-1=https://%s:2380,etcd-2=https://%s:2380", from(1), from(2))
 	got := strings.TrimSpace(ssh(t, l, "", "get-topology"))
 	if parts := strings.Split(got, ","); len(parts) != 2 || !strings.Contains(got, "etcd-2=https://"+from(2)) {
@@ -45,6 +63,10 @@ func TestJoin(t *testing.T) {
 	})
 	if _, err := l.Ctl("kubemaster-01", "put", "a", "b"); err != nil {
 		t.Error(err)
+	}
+
+	if err := back("etcd-2"); exitCode(err) != 77 || !strings.Contains(err.Error(), "votes already") {
+		t.Errorf("a member that votes removes itself: %v", err)
 	}
 
 	// It renews from wherever its key is, and moves only from its new address.

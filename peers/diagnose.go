@@ -57,6 +57,25 @@ func (c *Cluster) probe(ctx context.Context, endpoint string) error {
 	return nil
 }
 
+// answers says whether a member's etcd answers at its peer port: while it catches
+// up with much data it does so long before it serves clients. That it then
+// refuses us, who are no member, is an answer too.
+func (c *Cluster) answers(ctx context.Context, m Member) bool {
+	ctx, cancel := context.WithTimeout(ctx, diagnoseTimeout)
+	defer cancel()
+	for _, text := range m.PeerURLs {
+		u, err := url.Parse(text)
+		if err != nil {
+			continue
+		}
+		dialer := tls.Dialer{Config: c.tls}
+		if conn, err := dialer.DialContext(ctx, "tcp", hostPort(u)); err == nil {
+			return conn.Close() == nil
+		}
+	}
+	return false
+}
+
 // withoutPorts leaves out the addresses of one connection, which are others each
 // time while the reason is the same.
 func withoutPorts(err error) error {

@@ -117,8 +117,16 @@ func (c *Cluster) add(ctx context.Context, wanted intent, members []Member, inte
 		return c.unchanged(ctx, "adding "+wanted.Name, err)
 	}
 	c.remember(membersOf(response.Members))
+	select {
+	case c.registered <- struct{}{}:
+	default: // somebody is told already
+	}
 	return nil
 }
+
+// Registered tells, once for one or more, that a member was registered and now
+// waits to be promoted.
+func (c *Cluster) Registered() <-chan struct{} { return c.registered }
 
 // move gives a member that asks with another first address its new peer URL. A
 // member whose URL has that address, at whatever port, stays as it is.
@@ -150,6 +158,41 @@ func (c *Cluster) move(ctx context.Context, m Member, j Joiner) error {
 // forgets its intent. It says whether one of that name was there. The error
 // wraps ErrAway or ErrBusy.
 func (c *Cluster) Remove(ctx context.Context, name string) (removed bool, err error) {
+	return c.remove(ctx, name, nothing, func(m Member, voters int) error {
+		if voters == 1 && !m.Learner {
+			return fmt.Errorf("%w: %s is the last member that votes; without it there is no cluster", ErrBusy, name)
+		}
+		return nil
+	})
+}
+
+// Withdraw is Remove for a member that does not vote yet, and leaves one that
+// does. The error wraps ErrAway, ErrBusy or, for a voter, ErrTaken.
+func (c *Cluster) Withdraw(ctx context.Context, name string) (removed bool, err error) {
+	return c.withdraw(ctx, name, nothing)
+}
+
+// GiveUp is Withdraw for a member whose join died. release frees its name, and
+// may be called again after a crash: the intent is forgotten only after it.
+func (c *Cluster) GiveUp(ctx context.Context, name string, release func(context.Context) error) error {
+	_, err := c.withdraw(ctx, name, release)
+	return err
+}
+
+func nothing(context.Context) error { return nil }
+
+func (c *Cluster) withdraw(ctx context.Context, name string, release func(context.Context) error) (removed bool, err error) {
+	return c.remove(ctx, name, release, func(m Member, _ int) error {
+		if !m.Learner {
+			return fmt.Errorf("%w: %s votes already; from now on only a key that may remove it can", ErrTaken, name)
+		}
+		return nil
+	})
+}
+
+// remove takes the members of a name out that may says may go, calls release,
+// and forgets the intent.
+func (c *Cluster) remove(ctx context.Context, name string, release func(context.Context) error, may func(m Member, voters int) error) (removed bool, err error) {
 	if err := c.lock(ctx); err != nil {
 		return false, err
 	}
@@ -163,13 +206,16 @@ func (c *Cluster) Remove(ctx context.Context, name string) (removed bool, err er
 		if nameOf(m, intents) != name {
 			continue
 		}
-		if len(voters) == 1 && !m.Learner {
-			return false, fmt.Errorf("%w: %s is the last member that votes; without it there is no cluster", ErrBusy, name)
+		if err := may(m, len(voters)); err != nil {
+			return false, err
 		}
 		if err := c.removeMember(ctx, m.ID, name); err != nil {
 			return removed, err
 		}
 		removed = true
+	}
+	if err := release(ctx); err != nil {
+		return removed, err
 	}
 	return removed, c.deleteIntent(ctx, name)
 }
@@ -187,50 +233,73 @@ func (c *Cluster) removeMember(ctx context.Context, id uint64, name string) erro
 	return nil
 }
 
-// Promote lets every learner vote that was registered here, has started and is
-// in sync, while all voters are healthy, and gives their names. joining says
-// whether any is left. The error wraps ErrAway.
-func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining bool, err error) {
+// Joining is a member that was registered here and does not vote yet.
+type Joining struct {
+	Name      string
+	Since     time.Time // of its registration
+	Reachable bool      // its etcd answers, if only other members
+}
+
+// Promote lets every learner vote that was registered here, has started, answers
+// and is in sync, while all voters are healthy, and gives their names. joining are
+// those that are left, with one that was registered and that etcd does not
+// have. The error wraps ErrAway.
+func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining []Joining, err error) {
 	if err := c.lock(ctx); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	defer c.unlock()
 	members, intents, err := c.membership(ctx)
-	if err != nil || !slices.ContainsFunc(members, func(m Member) bool { return m.Learner }) && len(intents) == 0 {
-		return nil, false, err
+	if err != nil || len(intents) == 0 {
+		return nil, nil, err
 	}
-	ready := c.takesVoter(ctx, members)
-	for _, m := range members {
-		name := nameOf(m, intents)
-		if !slices.ContainsFunc(intents, func(i intent) bool { return i.Name == name && slices.Contains(m.PeerURLs, i.PeerURL) }) {
+	healthy := c.Healthy(ctx, members)
+	ready := takesVoter(members, healthy)
+	for _, i := range intents {
+		at := slices.IndexFunc(members, func(m Member) bool { return nameOf(m, intents) == i.Name && slices.Contains(m.PeerURLs, i.PeerURL) })
+		if at < 0 && slices.ContainsFunc(members, func(m Member) bool { return m.Name == i.Name }) {
+			// Somebody else has added a member of this name since.
+			if err := c.deleteIntent(ctx, i.Name); err != nil {
+				return promoted, joining, err
+			}
 			continue
 		}
-		switch {
-		case !m.Learner:
-			// It votes: an earlier pass promoted it.
-			if err := c.deleteIntent(ctx, name); err != nil {
-				return promoted, true, err
-			}
-		case m.Started() && ready && c.promote(ctx, m.ID):
-			promoted = append(promoted, name)
-			joining = true // until the next pass has seen it vote
-		default:
-			joining = true
+		if at < 0 {
+			joining = append(joining, Joining{i.Name, i.Since, false})
+			continue
 		}
+		m := members[at]
+		if !m.Learner {
+			// It votes: an earlier pass promoted it.
+			if err := c.deleteIntent(ctx, i.Name); err != nil {
+				return promoted, joining, err
+			}
+			continue
+		}
+		// etcd calls a learner in sync that was so before it died. The vote of one
+		// that is away could cost the cluster its quorum.
+		reachable := healthy[m.ID] || c.answers(ctx, m)
+		if m.Started() && ready && reachable && c.promote(ctx, m.ID) {
+			promoted = append(promoted, i.Name) // the next pass sees it vote
+		}
+		joining = append(joining, Joining{i.Name, i.Since, reachable})
 	}
 	return promoted, joining, nil
 }
 
 // takesVoter says whether a learner may become a voter: all voters are healthy,
 // and there are not too many.
-func (c *Cluster) takesVoter(ctx context.Context, members []Member) bool {
-	voters := slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Learner })
-	for _, healthy := range c.Healthy(ctx, voters) {
-		if !healthy {
+func takesVoter(members []Member, healthy map[uint64]bool) bool {
+	voters := 0
+	for _, m := range members {
+		if !m.Learner {
+			voters++
+		}
+		if !m.Learner && !healthy[m.ID] {
 			return false
 		}
 	}
-	return len(voters) < maxVoters
+	return voters < maxVoters
 }
 
 // promote says whether etcd took the learner as a voter. That it is not in

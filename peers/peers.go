@@ -49,7 +49,8 @@ type Cluster struct {
 	configured []string
 	tls        *tls.Config
 
-	changes chan struct{} // holds a token while the membership is changed
+	changes    chan struct{} // holds a token while the membership is changed
+	registered chan struct{} // holds a token when a member was registered
 
 	mu   sync.Mutex
 	last []Member // the last list that etcd gave
@@ -87,7 +88,7 @@ func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the connection to etcd: %w", err)
 	}
-	return &Cluster{client: client, configured: endpoints, tls: config, changes: make(chan struct{}, 1)}, nil
+	return &Cluster{client: client, configured: endpoints, tls: config, changes: make(chan struct{}, 1), registered: make(chan struct{}, 1)}, nil
 }
 
 // Close ends all connections.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -136,5 +137,37 @@ func TestWaitingEndsWithTheRequest(t *testing.T) {
 	c.unlock()
 	if err := c.lock(t.Context()); err != nil {
 		t.Errorf("after it: %v", err)
+	}
+}
+
+// A member answers when its etcd does, even if that refuses us; a port behind
+// which nobody speaks TLS is no answer.
+func TestAnswers(t *testing.T) {
+	server := httptest.NewUnstartedServer(nil)
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	trusted := x509.NewCertPool()
+	trusted.AddCert(server.Certificate())
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // as a process that is frozen
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	c, err := Connect([]string{server.URL}, Credentials{
+		Roots:       trusted,
+		Certificate: func(context.Context) (*tls.Certificate, error) { return &tls.Certificate{}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for url, want := range map[string]bool{
+		server.URL: true, "https://" + silent.Addr().String(): false, "https://127.0.0.1:1": false, "::nonsense": false,
+	} {
+		if got := c.answers(t.Context(), Member{PeerURLs: []string{url}}); got != want {
+			t.Errorf("%s answers: %v, want %v", url, got, want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,6 +26,7 @@ type keeper struct {
 	cluster *peers.Cluster
 	ledger  *signer.Ledger
 
+	shepherd shepherd
 	trouble  string // with etcd at the last look; empty: none
 	compared bool   // the head in etcd was held against the ledger
 	foreign  []byte // the head in etcd that is not in the ledger; nil: none
@@ -41,6 +43,7 @@ func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledge
 		select {
 		case <-ctx.Done():
 			return
+		case <-cluster.Registered():
 		case <-time.After(pause):
 		}
 	}
@@ -48,18 +51,37 @@ func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledge
 
 // look does one round and says whether a member is joining.
 func (k *keeper) look(ctx context.Context) (joining bool) {
-	promoted, joining, err := k.cluster.Promote(ctx)
+	promoted, learners, err := k.cluster.Promote(ctx)
 	for _, name := range promoted {
 		k.log.Info().Str("member", name).Msg("the member votes")
 	}
 	if err == nil {
-		err = k.saveHead(ctx)
+		// A member that cannot be given up must not keep the rest from its work.
+		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx))
 	}
 	if ctx.Err() != nil {
 		return false
 	}
 	k.note(err)
-	return joining
+	return len(learners) > 0
+}
+
+// giveUp takes members out whose join died, so that others can join and the
+// names are free.
+func (k *keeper) giveUp(ctx context.Context, names []string) error {
+	var trouble error
+	for _, name := range names {
+		err := k.cluster.GiveUp(ctx, name, func(ctx context.Context) error {
+			_, err := k.ledger.Release(ctx, time.Now(), name, signer.Asker{SSHKey: signer.SelfName})
+			return err
+		})
+		if err != nil {
+			trouble = errors.Join(trouble, err)
+			continue
+		}
+		k.log.Warn().Str("member", name).Dur("unreachable", patience).Msg("the member did not join in time: it was removed, and its name released")
+	}
+	return trouble
 }
 
 // note logs what changed about etcd.

@@ -146,10 +146,13 @@ func (c *caller) may(command wire.Command) error {
 }
 
 // repeats says whether a command asks for nothing but what the key of a live
-// certificate may: questions, and the same names and addresses again.
+// certificate may: questions, the same names and addresses again, and to take
+// back a member's join.
 func (c *caller) repeats(command wire.Command) bool {
-	return slices.Contains(wire.Questions, command.Verb) ||
-		slices.ContainsFunc(c.held, func(h *signer.Hold) bool { return commandOf(h) == command.String() })
+	return slices.Contains(wire.Questions, command.Verb) || slices.ContainsFunc(c.held, func(h *signer.Hold) bool {
+		return commandOf(h) == command.String() ||
+			command.Verb == wire.Remove && command.Name == h.Name && len(h.Addresses) > 0
+	})
 }
 
 // commandOf gives the command that repeats a hold.

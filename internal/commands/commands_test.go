@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -105,11 +106,11 @@ func TestStatusAnswer(t *testing.T) {
 		names int
 	}{{node, 0}, {operator, 1}} {
 		a := b.ask(test.key, "get-status", "")
-		var s status
+		var s wire.ClusterStatus
 		if err := json.Unmarshal([]byte(a.stdout), &s); err != nil || a.status != 0 {
 			t.Fatalf("%+v: %v", a, err)
 		}
-		if s.Cluster != "prod-a" || len(s.Generations) != 1 || s.Generations[0].Role != signer.Active || len(s.Generations[0].Fingerprint) != 64 ||
+		if s.Cluster != "prod-a" || len(s.Generations) != 1 || s.Generations[0].Role != string(signer.Active) || time.Since(s.Time).Abs() > time.Minute || len(s.Generations[0].Fingerprint) != 64 ||
 			s.Members == nil || len(s.Names) != test.names {
 			t.Errorf("%s", a.stdout)
 		}

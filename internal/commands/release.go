@@ -19,9 +19,14 @@ func release(ctx context.Context, c *caller, command wire.Command, _ sshfront.St
 var errHalfRemoved = errors.New("removed, but its name is still held")
 
 // remove takes a member out of etcd and releases its name. That nobody of that
-// name is there is success, and said.
+// name is there is success, and said. By the key of its certificate a member
+// takes back its own join, until it votes.
 func remove(ctx context.Context, c *caller, command wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
-	removed, err := c.desk.cluster.Remove(ctx, command.Name)
+	take := c.desk.cluster.Remove
+	if c.grant == nil {
+		take = c.desk.cluster.Withdraw
+	}
+	removed, err := take(ctx, command.Name)
 	if err != nil {
 		return wire.Answer{}, err
 	}

@@ -9,39 +9,15 @@ import (
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
-	"github.com/signerd/signerd/signer"
 )
 
-// status is the answer to get-status; signerd-protocol(7) promises its form.
-type status struct {
-	Cluster     string             `json:"cluster"`
-	Generations []generationStatus `json:"generations"`
-	Members     []memberStatus     `json:"members"`
-	Names       []nameStatus       `json:"names,omitempty"`
-}
-
-type generationStatus struct {
-	Role        signer.Role `json:"role"`
-	Fingerprint string      `json:"fingerprint"`
-	NotAfter    time.Time   `json:"not_after"`
-}
-
-type memberStatus struct {
-	Name    string `json:"name"`
-	ID      string `json:"id"` // as etcdctl member list prints it
-	Learner bool   `json:"learner"`
-	Healthy bool   `json:"healthy"`
-}
-
-type nameStatus struct {
-	Name     string    `json:"name"`
-	NotAfter time.Time `json:"not_after"`
-}
-
 func getStatus(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
-	s := status{Cluster: c.desk.signer.Cluster(), Members: []memberStatus{}, Names: c.releasable()}
+	s := wire.ClusterStatus{
+		Cluster: c.desk.signer.Cluster(), Time: c.desk.now().UTC().Truncate(time.Second),
+		Members: []wire.MemberStatus{}, Names: c.releasable(),
+	}
 	for _, g := range c.desk.signer.Authority().Generations() {
-		s.Generations = append(s.Generations, generationStatus{g.Role, g.Fingerprint(), g.Certificate.NotAfter})
+		s.Generations = append(s.Generations, wire.GenerationStatus{Role: string(g.Role), Fingerprint: g.Fingerprint(), NotAfter: g.Certificate.NotAfter})
 	}
 	members, note, err := c.desk.cluster.Known(ctx)
 	if err != nil {
@@ -56,21 +32,21 @@ func getStatus(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin)
 	return wire.Answer{Output: append(output, '\n'), Note: note}, nil
 }
 
-func (d *Desk) memberStatuses(ctx context.Context, members []peers.Member) []memberStatus {
+func (d *Desk) memberStatuses(ctx context.Context, members []peers.Member) []wire.MemberStatus {
 	healthy := d.cluster.Healthy(ctx, members)
-	var statuses []memberStatus
+	var statuses []wire.MemberStatus
 	for _, m := range members {
-		statuses = append(statuses, memberStatus{m.Name, strconv.FormatUint(m.ID, 16), m.Learner, healthy[m.ID]})
+		statuses = append(statuses, wire.MemberStatus{Name: m.Name, ID: strconv.FormatUint(m.ID, 16), Learner: m.Learner, Healthy: healthy[m.ID]})
 	}
 	return statuses
 }
 
 // releasable gives the names that live and that the caller may release.
-func (c *caller) releasable() []nameStatus {
-	var names []nameStatus
+func (c *caller) releasable() []wire.NameStatus {
+	var names []wire.NameStatus
 	for _, hold := range c.desk.signer.Ledger().Live(c.desk.now()) {
 		if c.may(wire.Command{Verb: wire.Release, Name: hold.Name}) == nil {
-			names = append(names, nameStatus{hold.Name, hold.NotAfter})
+			names = append(names, wire.NameStatus{Name: hold.Name, NotAfter: hold.NotAfter})
 		}
 	}
 	return names

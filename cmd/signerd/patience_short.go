@@ -1,0 +1,8 @@
+//go:build shortlives
+
+package main
+
+import "time"
+
+// patience is short in builds for tests.
+const patience = 20 * time.Second

@@ -1,0 +1,33 @@
+package wire
+
+import "time"
+
+// ClusterStatus is the answer to get-status, JSON.
+type ClusterStatus struct {
+	Cluster     string             `json:"cluster"`
+	Time        time.Time          `json:"time"` // of the signer's clock
+	Generations []GenerationStatus `json:"generations"`
+	Members     []MemberStatus     `json:"members"`
+	Names       []NameStatus       `json:"names,omitempty"` // only for keys that may release them
+}
+
+// GenerationStatus is one key of the CA.
+type GenerationStatus struct {
+	Role        string    `json:"role"` // active, passive or inactive
+	Fingerprint string    `json:"fingerprint"`
+	NotAfter    time.Time `json:"not_after"`
+}
+
+// MemberStatus is one member of etcd.
+type MemberStatus struct {
+	Name    string `json:"name"` // empty until it has started
+	ID      string `json:"id"`   // as etcdctl member list prints it
+	Learner bool   `json:"learner"`
+	Healthy bool   `json:"healthy"`
+}
+
+// NameStatus is a name that a live certificate holds.
+type NameStatus struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after"`
+}
