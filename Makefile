@@ -10,6 +10,7 @@ LINT      = $(GO) tool -modfile=tools/go.mod golangci-lint run
 TAGS      = grpcnotrace
 NEED_RUN  = openssh-client=ssh openssl=openssl
 NEED_TEST = $(NEED_RUN) gnutls-bin=certtool gcc=gcc libc6-dev=/usr/include/stdlib.h libssh-dev=/usr/include/libssh/libssh.h openssh-server=/usr/sbin/sshd \
+            mmdebstrap=mmdebstrap systemd-container=systemd-nspawn nftables=nft iproute2=ip e2fsprogs=mkfs.ext4 perl-base=perl lintian=lintian rpm=rpm groff-base=groff \
             patch=patch dropbear-bin=dbclient putty-tools=plink python3-paramiko=/usr/lib/python3/dist-packages/paramiko busybox=busybox xauth=xauth
 NEED_BENCH = $(NEED_RUN) openssh-server=/usr/sbin/sshd patch=patch
 
@@ -27,6 +28,14 @@ run: ## show the main job on an etcd of its own; ONCE=1 ends after it
 build: ## build/signerd
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o build/ ./cmd/...
 
+.PHONY: packages
+packages: ## dist/*.deb and dist/*.rpm
+	GO=$(GO) MAKE=$(MAKE) packaging/build
+
+.PHONY: tags
+tags:
+	@echo $(TAGS)
+
 .PHONY: test
 test: ## unit, script and integration tests
 	@tools/need $(NEED_TEST)
@@ -35,7 +44,7 @@ test: ## unit, script and integration tests
 .PHONY: test-go
 test-go:
 	$(TEST) ./...
-	cd integration && $(TEST) -timeout 15m ./...
+	cd integration && $(TEST) -timeout 20m ./...
 
 .PHONY: test-etcd-versions
 test-etcd-versions: ## the integration tests on etcd 3.6 and 3.5
@@ -72,7 +81,8 @@ lint: ## the linters
 	$(GO) vet ./...
 	$(LINT) ./...
 	cd integration && $(GO) tool -modfile=../tools/go.mod golangci-lint run -c ../.golangci.yml ./...
-	shellcheck .ci/run tools/need tools/ssh-audit integration/bench/forced-command.sh
+	shellcheck .ci/run tools/need tools/ssh-audit integration/bench/forced-command.sh packaging/build packaging/first-boot.sh packaging/scripts/*
+	shellcheck --severity=warning integration/hosts/hosts
 
 .PHONY: tidy
 tidy: ## go.mod and go.sum are as go mod tidy leaves them

@@ -34,12 +34,21 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 // Create puts data at path with exactly mode. If something is there already it
 // changes nothing and returns an error that is fs.ErrExist.
 func Create(path string, data []byte, mode fs.FileMode) error {
+	return CreateFor(Owner{os.Geteuid(), os.Getegid()}, path, data, mode)
+}
+
+// Owner is whom a file is to belong to.
+type Owner struct{ UID, GID int }
+
+// CreateFor is Create for a file that belongs to another user from the moment
+// that it has its name.
+func CreateFor(owner Owner, path string, data []byte, mode fs.FileMode) error {
 	staged, err := stage(path, data, mode)
 	if err != nil {
 		return err
 	}
 	defer staged.Cleanup() //nolint:errcheck // removes the staged name; the file stays under path
-	if err := staged.Sync(); err != nil {
+	if err := errors.Join(staged.Chown(owner.UID, owner.GID), staged.Sync()); err != nil {
 		return err
 	}
 	if err := os.Link(staged.Name(), path); err != nil {
@@ -106,9 +115,18 @@ func CreateDir(path string, fill func(staging string) error) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// handOver gives the directory that root made, and the files in it, to the owner
-// of the directory above. It goes by the open directory, not by names: who owns
-// the one above can rename what is in it.
+// HandOver gives a directory that root made, and the files in it, to the owner
+// of the directory above.
+func HandOver(path string) error {
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(handOver(dir), dir.Close())
+}
+
+// handOver goes by the open directory, not by names: who owns the one above can
+// rename what is in it.
 func handOver(dir *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil

@@ -1,11 +1,18 @@
-// Package version says which build this is, from what the Go toolchain
-// recorded in it.
+// Package version says which build this is: the package's version, or what the Go
+// toolchain recorded.
 package version
 
 import "runtime/debug"
 
-// String gives the module's version, or the commit where there is none.
+// release is the version of the package that the program is in; packaging/build
+// sets it.
+var release string
+
+// String gives the package's version, the module's, or the commit.
 func String() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

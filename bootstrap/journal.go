@@ -1,0 +1,123 @@
+package bootstrap
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/signerd/signerd/internal/durable"
+)
+
+// journalVersion is the version of the journal's form.
+const journalVersion = 1
+
+// journal is how far first-boot has come. Every change of it is durable before
+// the next step begins.
+type journal struct {
+	Version int       `json:"version"`
+	Plan    plan      `json:"plan"`
+	Begun   time.Time `json:"begun"`
+	Done    []string  `json:"done"`             // the steps
+	Found   found     `json:"found"`            // what was there before
+	Undoing bool      `json:"undoing,omitzero"` // a join that failed is being undone
+
+	dir string
+}
+
+// found is what the machine had before anything changed.
+type found struct {
+	Fresh   []string          `json:"fresh,omitempty"`  // data of the distribution's etcd that nobody used
+	Moved   map[string]string `json:"moved,omitempty"`  // of those, from where to where
+	EtcdUp  bool              `json:"etcd_up,omitzero"` // the distribution's etcd ran
+	Enabled bool              `json:"enabled,omitzero"` // it was to start at boot
+}
+
+func journalPath(dir string) string { return filepath.Join(dir, "journal.json") }
+func receiptPath(dir string) string { return filepath.Join(dir, "receipt.json") }
+
+// readJournal gives the journal in dir, or nil if nothing was begun.
+func readJournal(dir string) (*journal, error) {
+	data, err := os.ReadFile(journalPath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the journal: %w", err)
+	}
+	j := journal{dir: dir}
+	if err := json.Unmarshal(data, &j); err != nil {
+		return nil, fmt.Errorf("reading the journal: %s: %w", journalPath(dir), err)
+	}
+	if j.Version != journalVersion {
+		return nil, fmt.Errorf("reading the journal: %s has the version %d, and this first-boot knows %d: go on with the one that began", journalPath(dir), j.Version, journalVersion)
+	}
+	return &j, nil
+}
+
+// write makes the journal as it is durable.
+func (j *journal) write() error {
+	data, err := json.MarshalIndent(j, "", "  ")
+	if err != nil {
+		return err
+	}
+	crashPoint("before")
+	if err := durable.Replace(journalPath(j.dir), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	crashPoint("after")
+	return nil
+}
+
+func (j *journal) done(step string) bool { return slices.Contains(j.Done, step) }
+
+// mark records that a step is done.
+func (j *journal) mark(step string) error {
+	if j.done(step) {
+		return nil
+	}
+	j.Done = append(j.Done, step)
+	return j.write()
+}
+
+// forget ends a join that was undone.
+func (j *journal) forget() error {
+	if err := os.Remove(journalPath(j.dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the journal: %w", err)
+	}
+	return durable.SyncDir(j.dir)
+}
+
+// ReadReceipt gives what was done on this machine; nil if nothing was finished.
+func ReadReceipt() (*Summary, error) { return readReceipt(StateDir) }
+
+func readReceipt(dir string) (*Summary, error) {
+	data, err := os.ReadFile(receiptPath(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the receipt: %w", err)
+	}
+	var s Summary
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("reading the receipt: %s: %w", receiptPath(dir), err)
+	}
+	return &s, nil
+}
+
+// writeReceipt says that all is done. From here on nothing runs again.
+func writeReceipt(dir string, s *Summary) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	crashPoint("before")
+	if err := durable.Replace(receiptPath(dir), append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing the receipt: %w", err)
+	}
+	crashPoint("after")
+	return nil
+}

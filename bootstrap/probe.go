@@ -1,0 +1,106 @@
+package bootstrap
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/signerd/signerd/peers"
+)
+
+// probeTimeout bounds one look at one port.
+const probeTimeout = 5 * time.Second
+
+// look asks etcd for its version at one of its ports and gives why it does not
+// answer. A nil config asks without TLS.
+func look(ctx context.Context, scheme, host string, config *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+"/version", nil)
+	if err != nil {
+		return err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // it is only read
+	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, 1<<16)); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %s", response.Status)
+	}
+	return nil
+}
+
+// tlsConfig is how a member, or a client with a certificate of its own, meets
+// etcd.
+func tlsConfig(c peers.Credentials) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		RootCAs:    c.Roots,
+		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if c.Certificate == nil {
+				return &tls.Certificate{}, nil
+			}
+			return c.Certificate(request.Context()) // sent whatever CAs the server names
+		},
+	}
+}
+
+// checkRefusals makes sure that etcd's ports are open to whom they should be and
+// to nobody else. client is a certificate of the CA that is no member's.
+func (p *plan) checkRefusals(ctx context.Context, member, client peers.Credentials) error {
+	clients := net.JoinHostPort(p.address().String(), clientPort)
+	others := net.JoinHostPort(p.address().String(), peerPort)
+	nobody := peers.Credentials{Roots: member.Roots}
+	for _, try := range []struct {
+		who, scheme, host string
+		config            *tls.Config
+		open              bool
+	}{
+		{"a client with its certificate", "https", clients, tlsConfig(client), true},
+		{"a client without a certificate", "https", clients, tlsConfig(nobody), false},
+		{"plain HTTP", "http", clients, nil, false},
+		{"a member", "https", others, tlsConfig(member), true},
+		{"a client's certificate on the peer port", "https", others, tlsConfig(client), false},
+		{"no certificate on the peer port", "https", others, tlsConfig(nobody), false},
+	} {
+		err := look(ctx, try.scheme, try.host, try.config)
+		switch {
+		case try.open && err != nil:
+			return fmt.Errorf("%s is turned away: %w", try.who, err)
+		case !try.open && err == nil:
+			return fmt.Errorf("%s is let in at %s: look at %s and at what etcd says of it in its journal", try.who, try.host, environment)
+		}
+	}
+	return nil
+}
+
+// checkMembers meets every member on both of its ports, as this one will.
+func checkMembers(ctx context.Context, topology []place, self string) error {
+	c, err := credentials()
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, m := range topology {
+		if m.name == self {
+			continue
+		}
+		for _, port := range []string{m.port, clientPort} {
+			host := net.JoinHostPort(m.address.String(), port)
+			if err := look(ctx, "https", host, tlsConfig(c)); err != nil {
+				problems = append(problems, fmt.Errorf("%s at %s: %w", m.name, host, err))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
