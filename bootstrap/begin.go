@@ -50,12 +50,14 @@ func (b *boot) open() error {
 	return b.journal.write()
 }
 
-// same refuses an option that says something else than the run that began, both
-// in their canonical form.
-func (p *preflight) same(option, said, begun string, when time.Time) {
-	if said != "" && said != begun {
-		p.problem("%s is %q, and what was begun on %s has %q: run it again with that, or without the option",
-			option, said, when.UTC().Format(time.DateTime), begun)
+// same refuses options that say something else than the run that began: of each
+// the name, what is said, and what was begun, both in their canonical form.
+func (p *preflight) same(when time.Time, options [][3]string) {
+	for _, o := range options {
+		if option, said, begun := o[0], o[1], o[2]; said != "" && said != begun {
+			p.problem("%s is %q, and what was begun on %s has %q: run it again with that, or without the option",
+				option, said, when.UTC().Format(time.DateTime), begun)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ package bootstrap
 
 import (
 	"errors"
+	"net"
 	"path/filepath"
 	"time"
 
@@ -97,6 +98,11 @@ func (p *plan) dataDir() string { return filepath.Join(etcdDir, p.Cluster+".etcd
 
 // address is what the other members dial.
 func (p *plan) address() wire.Address { return p.Addresses[0] }
+
+// clientURL is where clients dial this member.
+func (p *plan) clientURL() string {
+	return "https://" + net.JoinHostPort(p.address().String(), clientPort)
+}
 
 // request is how this member asks for its certificate.
 func (p *plan) request() wire.Command {

@@ -311,7 +311,7 @@ func TestSame(t *testing.T) {
 		if said != "" {
 			texts = strings.Split(said, ",")
 		}
-		p.same("--address", canonical(texts), begun, time.Now())
+		p.same(time.Now(), [][3]string{{"--address", canonical(texts), begun}})
 		if err := p.verdict(); (err == nil) != same {
 			t.Errorf("%q: %v", said, err)
 		}

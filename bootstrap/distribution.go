@@ -174,17 +174,10 @@ func (b *boot) moveAside(path string) error {
 // clearEtcd stops the distribution's etcd, which then does not start at boot
 // either, and moves its unused data aside.
 func (b *boot) clearEtcd(ctx context.Context) (string, error) {
-	if s, err := unit.Get(ctx, etcdUnit); err != nil {
-		return "", err
-	} else if s.Known() {
-		if err := unit.Disable(ctx, etcdUnit); err != nil {
-			return "", err
-		}
-	}
-	if err := unit.Stop(ctx, etcdUnit); err != nil {
+	if err := stopEtcd(ctx); err != nil {
 		return "", err
 	}
-	if text, err := os.ReadFile(environment); err == nil && bytes.HasPrefix(text, []byte(ours)) {
+	if isOurs(environment) {
 		return "", nil // what there is now is ours
 	}
 	for _, dir := range b.journal.Found.Fresh {

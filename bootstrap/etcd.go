@@ -126,14 +126,13 @@ func (p *plan) settings(topology, state string) []byte {
 	if !loopback {
 		clientURLs = append(clientURLs, "https://127.0.0.1:"+clientPort)
 	}
-	advertised := "https://" + net.JoinHostPort(p.address().String(), clientPort)
 	var b strings.Builder
 	b.WriteString(ours + " " + p.Command + ". The certificates are renewed in place.\n")
 	for _, setting := range [][2]string{
 		{"NAME", p.Name},
 		{"DATA_DIR", p.dataDir()},
 		{"LISTEN_CLIENT_URLS", strings.Join(clientURLs, ",")},
-		{"ADVERTISE_CLIENT_URLS", advertised},
+		{"ADVERTISE_CLIENT_URLS", p.clientURL()},
 		{"LISTEN_PEER_URLS", strings.Join(peerURLs, ",")},
 		{"INITIAL_ADVERTISE_PEER_URLS", peers.PeerURL(p.address())},
 		{"INITIAL_CLUSTER", topology},
@@ -196,12 +195,16 @@ func (b *boot) configureEtcd(ctx context.Context, topology, state string) error 
 // ours begins the files that first-boot may replace and take away.
 const ours = "# Written by first-boot"
 
+func isOurs(path string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && bytes.HasPrefix(text, []byte(ours))
+}
+
 // running says whether etcd was started here by an earlier run: it has data, and
 // may vote already, so that it must not be stopped.
 func (b *boot) running() bool {
-	text, err := os.ReadFile(environment)
-	_, noData := os.Stat(filepath.Join(b.plan.dataDir(), "member"))
-	return err == nil && bytes.HasPrefix(text, []byte(ours)) && noData == nil
+	_, err := os.Stat(filepath.Join(b.plan.dataDir(), "member"))
+	return err == nil && isOurs(environment)
 }
 
 // startEtcd lets etcd start, now and at each boot, and does not wait.
@@ -212,14 +215,41 @@ func startEtcd(ctx context.Context) error {
 	return unit.Start(ctx, etcdUnit)
 }
 
-// etcdEnded gives why etcd does not run any more, or nil while it does. With
-// Restart=always systemd tries again and again, so that auto-restart is an end.
-func etcdEnded(ctx context.Context) error {
+// stopEtcd stops etcd, which then does not start at boot either. One that has no
+// unit is stopped.
+func stopEtcd(ctx context.Context) error {
 	s, err := unit.Get(ctx, etcdUnit)
-	if err != nil || s.Up() && s.Sub != "auto-restart" {
+	if err != nil || !s.Known() {
 		return err
 	}
-	return fmt.Errorf("etcd does not run (%s, %s); its last words:\n%s", s.Active, s.Sub, unit.Tail(ctx, etcdUnit, 5))
+	if err := unit.Disable(ctx, etcdUnit); err != nil {
+		return err
+	}
+	return unit.Stop(ctx, etcdUnit)
+}
+
+// listMembers lists etcd's members as a majority has them, for awaitEtcd.
+func listMembers(ctx context.Context, c *peers.Cluster) error {
+	_, err := c.Members(ctx)
+	return err
+}
+
+// etcdEnded gives why etcd does not run any more, or nil while it does.
+func etcdEnded(ctx context.Context) error {
+	s, err := unit.Get(ctx, etcdUnit)
+	if err != nil {
+		return err
+	}
+	return ended(ctx, "etcd", etcdUnit, s)
+}
+
+// ended gives why a unit does not run in a state, or nil if it does. With
+// Restart= systemd tries again and again, so that auto-restart is an end.
+func ended(ctx context.Context, what, name string, s unit.State) error {
+	if s.Up() && s.Sub != "auto-restart" {
+		return nil
+	}
+	return fmt.Errorf("%s does not run (%s, %s); its last words:\n%s", what, s.Active, s.Sub, unit.Tail(ctx, name, 5))
 }
 
 // ownerOf gives the owner of files for a user.

@@ -79,16 +79,15 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	p := &preflight{observe: b.observe}
 	state := p.machine(ctx, b.now())
 	if b.journal != nil {
-		for _, said := range [][3]string{
+		p.same(b.journal.Begun, [][3]string{
 			{"--cluster", o.Cluster, b.plan.Cluster}, {"--name", o.Name, b.plan.Name}, {"--listen", o.Listen, b.plan.Listen},
 			{"--address", canonical(o.Addresses), joined(b.plan.Addresses)}, {"--authorize", absolute(o.Authorize), b.plan.Authorize}, {"--key", o.CAKey, b.plan.CAKey},
-		} {
-			p.same(said[0], said[1], said[2], b.journal.Begun)
-		}
+		})
 		return p.verdict()
 	}
 	b.found = p.untouched(ctx, state)
-	b.plan.Cluster, b.plan.Listen, b.plan.CAKey, b.plan.Authorize = cmp.Or(o.Cluster, defaultCluster), cmp.Or(o.Listen, defaultListen), cmp.Or(o.CAKey, defaultCAKey), o.Authorize
+	b.plan.Cluster, b.plan.Listen, b.plan.CAKey = cmp.Or(o.Cluster, defaultCluster), cmp.Or(o.Listen, defaultListen), cmp.Or(o.CAKey, defaultCAKey)
+	b.plan.Authorize = absolute(o.Authorize)
 	if _, err := wire.ParseClusterID(b.plan.Cluster); err != nil {
 		p.misused("--cluster: %w", err)
 	}
@@ -96,7 +95,6 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 		p.misused("--key is p256 or p384, not %q", b.plan.CAKey)
 	}
 	b.plan.Name, b.plan.Addresses, b.plan.Bind = p.names(ctx, o.Name, o.Addresses, "")
-	b.plan.Authorize = absolute(b.plan.Authorize)
 	_, err := authorizedKeys(b.plan.Authorize)
 	p.check(err)
 	p.absent(b.plan.dataDir(), "it is where etcd's data is to be; move it away if it is of no use")
@@ -126,7 +124,7 @@ authorized_keys: %s
 authority: %s
 ledger: %s
 etcd: [%q]
-`, p.Cluster, p.Listen, hostKeyPath, keysPath, authorityDir, ledgerDir, "https://"+net.JoinHostPort(p.address().String(), clientPort))
+`, p.Cluster, p.Listen, hostKeyPath, keysPath, authorityDir, ledgerDir, p.clientURL())
 }
 
 func (b *boot) initSteps() []step {
@@ -229,10 +227,7 @@ func (b *boot) startFirst(ctx context.Context) (string, error) {
 	if err := startEtcd(ctx); err != nil {
 		return "", err
 	}
-	return "", b.awaitEtcd(ctx, startTimeout, func(ctx context.Context, c *peers.Cluster) error {
-		_, err := c.Members(ctx)
-		return err
-	})
+	return "", b.awaitEtcd(ctx, startTimeout, listMembers)
 }
 
 // awaitEtcd connects to the etcd on this machine and tries until it may, for as
@@ -335,10 +330,9 @@ func (b *boot) startSigner(ctx context.Context) (string, error) {
 		switch {
 		case err != nil, s.Active == "active":
 			return true, err
-		case s.Up() && s.Sub != "auto-restart":
-			return false, nil
 		}
-		return true, fmt.Errorf("signerd does not run (%s, %s); its last words:\n%s", s.Active, s.Sub, unit.Tail(ctx, signerUnit, 5))
+		err = ended(ctx, "signerd", signerUnit, s)
+		return err != nil, err
 	})
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/wire"
-	"github.com/signerd/signerd/peers"
 )
 
 // JoinOptions are what a person may say about one more machine. What is empty is
@@ -137,13 +136,11 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	}
 	state := p.machine(ctx, j.now())
 	if j.journal != nil {
-		for _, said := range [][3]string{
+		p.same(j.journal.Begun, [][3]string{
 			{"--signer-ip", address, j.plan.Signer}, {"--signer-fingerprint", o.SignerFingerprint, j.plan.SignerKey},
 			{"--ca-fingerprint", strings.Join(o.CAFingerprints, ","), strings.Join(j.plan.CAFingerprints, ",")}, {"--cluster", o.Cluster, j.plan.Cluster},
 			{"--name", o.Name, j.plan.Name}, {"--address", canonical(o.Addresses), joined(j.plan.Addresses)}, {"--identity", absolute(o.Identity), j.plan.Identity},
-		} {
-			p.same(said[0], said[1], said[2], j.journal.Begun)
-		}
+		})
 		return p.verdict()
 	}
 	j.found = p.untouched(ctx, state)
@@ -155,11 +152,13 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	return p.verdict()
 }
 
-// dial logs in at the signer with the key that may join.
-func (j *join) dial(ctx context.Context, source netip.Addr, known sshclient.HostKey) (*sshclient.Client, error) {
-	keys, err := j.identity()
-	if err != nil {
-		return nil, err
+// dial logs in at the signer as keys, or as those that may join if there are none.
+func (j *join) dial(ctx context.Context, source netip.Addr, keys []ssh.Signer, known sshclient.HostKey) (*sshclient.Client, error) {
+	if keys == nil {
+		var err error
+		if keys, err = j.identity(); err != nil {
+			return nil, err
+		}
 	}
 	return sshclient.Dial(ctx, sshclient.Options{Address: j.plan.Signer, Source: source, Keys: keys, HostKey: known})
 }
@@ -179,22 +178,14 @@ func (j *join) identity() ([]ssh.Signer, error) {
 	return keys, nil
 }
 
-// ask sends one command to the signer that was met, as with keys, or with those
-// that may join if there are none. The request leaves from the address that the
-// certificate is for.
+// ask sends one command to the signer that was met, with keys as dial takes them.
+// The request leaves from the address that the certificate is for.
 func (j *join) ask(ctx context.Context, keys []ssh.Signer, command wire.Command, stdin []byte) ([]byte, error) {
 	source, err := netip.ParseAddr(j.plan.Source)
 	if err != nil {
 		return nil, err
 	}
-	if keys == nil {
-		if keys, err = j.identity(); err != nil {
-			return nil, err
-		}
-	}
-	client, err := sshclient.Dial(ctx, sshclient.Options{
-		Address: j.plan.Signer, Source: source, Keys: keys, HostKey: sshclient.HostKey{Fingerprint: j.plan.SignerKey},
-	})
+	client, err := j.dial(ctx, source, keys, sshclient.HostKey{Fingerprint: j.plan.SignerKey})
 	if err != nil {
 		return nil, err
 	}
@@ -251,11 +242,7 @@ const asked = "asked"
 // fetchCertificate asks for the certificate, with which signerd registers this
 // member as a learner. What was asked before is answered again.
 func (j *join) fetchCertificate(ctx context.Context) (string, error) {
-	key, err := loadKey()
-	if err != nil {
-		return "", err
-	}
-	request, err := requestFor(key)
+	request, err := ownRequest()
 	if err != nil {
 		return "", err
 	}
@@ -327,10 +314,7 @@ func (j *join) startEtcd(ctx context.Context) (string, error) {
 // awaitVote waits until this machine's own client port answers for a majority,
 // which a learner's does not: 2381 says ready before 2379 is served.
 func (j *join) awaitVote(ctx context.Context) (string, error) {
-	return "", j.awaitEtcd(ctx, patience, func(ctx context.Context, c *peers.Cluster) error {
-		_, err := c.Members(ctx)
-		return err
-	})
+	return "", j.awaitEtcd(ctx, patience, listMembers)
 }
 
 func (j *join) finishJoin(context.Context) (string, error) {

@@ -60,13 +60,21 @@ func readJournal(dir string) (*journal, error) {
 
 // write makes the journal as it is durable.
 func (j *journal) write() error {
-	data, err := json.MarshalIndent(j, "", "  ")
+	if err := record(journalPath(j.dir), j, 0o600); err != nil {
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	return nil
+}
+
+// record writes a state file. Tests cut the power around it.
+func record(path string, state any, mode fs.FileMode) error {
+	data, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
 		return err
 	}
 	crashPoint("before")
-	if err := durable.Replace(journalPath(j.dir), append(data, '\n'), 0o600); err != nil {
-		return fmt.Errorf("writing the journal: %w", err)
+	if err := durable.Replace(path, append(data, '\n'), mode); err != nil {
+		return err
 	}
 	crashPoint("after")
 	return nil
@@ -110,14 +118,8 @@ func readReceipt(dir string) (*Summary, error) {
 
 // writeReceipt says that all is done. From here on nothing runs again.
 func writeReceipt(dir string, s *Summary) error {
-	data, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	crashPoint("before")
-	if err := durable.Replace(receiptPath(dir), append(data, '\n'), 0o644); err != nil {
+	if err := record(receiptPath(dir), s, 0o644); err != nil {
 		return fmt.Errorf("writing the receipt: %w", err)
 	}
-	crashPoint("after")
 	return nil
 }

@@ -26,10 +26,10 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 			source = j.sourceOf(ctx, first)
 		}
 	}
-	client, err := j.dial(ctx, source, sshclient.HostKey{Fingerprint: o.SignerFingerprint, Files: knownHosts()})
+	client, err := j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: o.SignerFingerprint, Files: knownHosts()})
 	if unknown, ok := errors.AsType[*sshclient.UnknownKeyError](err); ok && o.Ask != nil {
 		if o.Ask(ctx, unknown.Host, unknown.Fingerprint) {
-			client, err = j.dial(ctx, source, sshclient.HostKey{Fingerprint: unknown.Fingerprint})
+			client, err = j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: unknown.Fingerprint})
 		} else {
 			err = fmt.Errorf("%w of %s was not accepted", sshclient.ErrHostKey, unknown.Host)
 		}

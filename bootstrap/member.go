@@ -6,10 +6,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -96,6 +94,15 @@ func requestFor(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
+// ownRequest is requestFor the key that is there.
+func ownRequest() ([]byte, error) {
+	key, err := loadKey()
+	if err != nil {
+		return nil, err
+	}
+	return requestFor(key)
+}
+
 // memberSSHKey is the member's key as a way in at the signer.
 func memberSSHKey() ([]ssh.Signer, error) {
 	key, err := loadKey()
@@ -158,8 +165,7 @@ func fingerprints(bundle []byte) ([]string, error) {
 	}
 	prints := make([]string, 0, len(certificates))
 	for _, c := range certificates {
-		sum := sha256.Sum256(c.Raw)
-		prints = append(prints, hex.EncodeToString(sum[:]))
+		prints = append(prints, signer.Fingerprint(c))
 	}
 	return prints, nil
 }

@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -120,11 +119,7 @@ func (j *join) regain(ctx context.Context) (gone bool, err error) {
 	if err != nil || !lists(topology, j.plan.Name) {
 		return err == nil, err
 	}
-	key, err := loadKey()
-	if err != nil {
-		return false, err
-	}
-	request, err := requestFor(key)
+	request, err := ownRequest()
 	if err != nil {
 		return false, err
 	}
@@ -134,15 +129,8 @@ func (j *join) regain(ctx context.Context) (gone bool, err error) {
 
 // restore makes this machine what it was.
 func (j *join) restore(ctx context.Context) error {
-	if err := unit.Stop(ctx, etcdUnit); err != nil {
+	if err := stopEtcd(ctx); err != nil {
 		return err
-	}
-	if s, err := unit.Get(ctx, etcdUnit); err != nil {
-		return err
-	} else if s.Known() {
-		if err := unit.Disable(ctx, etcdUnit); err != nil {
-			return err
-		}
 	}
 	if err := os.RemoveAll(j.plan.dataDir()); err != nil { // it was not there before
 		return err
@@ -151,7 +139,7 @@ func (j *join) restore(ctx context.Context) error {
 		return err
 	}
 	for _, path := range []string{memberCert, memberKey, bundlePath, environment} {
-		if text, err := os.ReadFile(path); path == environment && (err != nil || !bytes.HasPrefix(text, []byte(ours))) {
+		if path == environment && !isOurs(path) {
 			continue
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -163,7 +151,7 @@ func (j *join) restore(ctx context.Context) error {
 			return err
 		}
 	}
-	if text, err := os.ReadFile(etcdServicePath); err == nil && bytes.HasPrefix(text, []byte(ours)) {
+	if isOurs(etcdServicePath) {
 		if err := os.Remove(etcdServicePath); err != nil {
 			return err
 		}

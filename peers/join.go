@@ -257,8 +257,9 @@ func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining []Joi
 	ready := takesVoter(members, healthy)
 	for _, i := range intents {
 		at := slices.IndexFunc(members, func(m Member) bool { return nameOf(m, intents) == i.Name && slices.Contains(m.PeerURLs, i.PeerURL) })
-		if at < 0 && slices.ContainsFunc(members, func(m Member) bool { return m.Name == i.Name }) {
-			// Somebody else has added a member of this name since.
+		votes := at >= 0 && !members[at].Learner // an earlier pass promoted it
+		replaced := at < 0 && slices.ContainsFunc(members, func(m Member) bool { return m.Name == i.Name })
+		if votes || replaced {
 			if err := c.deleteIntent(ctx, i.Name); err != nil {
 				return promoted, joining, err
 			}
@@ -269,13 +270,6 @@ func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining []Joi
 			continue
 		}
 		m := members[at]
-		if !m.Learner {
-			// It votes: an earlier pass promoted it.
-			if err := c.deleteIntent(ctx, i.Name); err != nil {
-				return promoted, joining, err
-			}
-			continue
-		}
 		// etcd calls a learner in sync that was so before it died. The vote of one
 		// that is away could cost the cluster its quorum.
 		reachable := healthy[m.ID] || c.answers(ctx, m)

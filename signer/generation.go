@@ -31,8 +31,12 @@ type Generation struct {
 }
 
 // Fingerprint is the lower-case hex SHA-256 of the certificate's DER.
-func (g *Generation) Fingerprint() string {
-	sum := sha256.Sum256(g.Certificate.Raw)
+func (g *Generation) Fingerprint() string { return Fingerprint(g.Certificate) }
+
+// Fingerprint is how a CA's certificate is named: the lower-case hex SHA-256 of
+// its DER.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
 }
 
