@@ -11,7 +11,7 @@ TAGS      = grpcnotrace
 NEED_RUN  = openssh-client=ssh openssl=openssl
 NEED_TEST = $(NEED_RUN) gnutls-bin=certtool gcc=gcc libc6-dev=/usr/include/stdlib.h libssh-dev=/usr/include/libssh/libssh.h openssh-server=/usr/sbin/sshd \
             mmdebstrap=mmdebstrap systemd-container=systemd-nspawn nftables=nft iproute2=ip e2fsprogs=mkfs.ext4 perl-base=perl lintian=lintian rpm=rpm groff-base=groff \
-            patch=patch dropbear-bin=dbclient putty-tools=plink python3-paramiko=/usr/lib/python3/dist-packages/paramiko busybox=busybox xauth=xauth
+            patch=patch dropbear-bin=dbclient putty-tools=plink python3-paramiko=/usr/lib/python3/dist-packages/paramiko busybox=busybox xauth=xauth util-linux=flock prometheus=promtool
 NEED_BENCH = $(NEED_RUN) openssh-server=/usr/sbin/sshd patch=patch
 
 .PHONY: help
@@ -81,7 +81,7 @@ lint: ## the linters
 	$(GO) vet ./...
 	$(LINT) ./...
 	cd integration && $(GO) tool -modfile=../tools/go.mod golangci-lint run -c ../.golangci.yml ./...
-	shellcheck .ci/run tools/need tools/ssh-audit integration/bench/forced-command.sh packaging/build packaging/first-boot.sh packaging/scripts/*
+	shellcheck .ci/run tools/need tools/ssh-audit integration/bench/forced-command.sh packaging/build packaging/first-boot.sh packaging/signer-renew packaging/scripts/* integration/testdata/faulty-ssh integration/testdata/kill-here
 	shellcheck --severity=warning integration/hosts/hosts
 
 .PHONY: tidy

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/wire"
 )
 
@@ -63,11 +64,11 @@ func (p *preflight) same(when time.Time, options [][3]string) {
 
 // finish writes the receipt.
 func (b *boot) finish(signerAddress, signerKey string) (string, error) {
-	bundle, err := os.ReadFile(bundlePath)
+	bundle, err := os.ReadFile(own.Trust)
 	if err != nil {
 		return "", err
 	}
-	ca, err := fingerprints(bundle)
+	ca, err := member.Fingerprints(bundle)
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/wire"
 )
@@ -48,14 +49,9 @@ const (
 	authorityDir   = "/var/lib/signerd/authority"
 	ledgerDir      = "/var/lib/signerd/ledger"
 
-	pkiDir      = "/etc/etcd/pki"
-	bundlePath  = pkiDir + "/ca.crt"
-	memberCert  = pkiDir + "/member.crt"
-	memberKey   = pkiDir + "/member.key"
-	caKeyLink   = pkiDir + "/ca.key"
+	caKeyLink   = member.Dir + "/ca.key"
 	environment = "/etc/default/etcd"
 	etcdDir     = "/var/lib/etcd"
-	etcdUnit    = "etcd.service"
 	signerUnit  = "signerd.service"
 
 	lockPath = "/run/signerd-first-boot.lock"
@@ -64,12 +60,8 @@ const (
 	StateDir = "/var/lib/signerd-first-boot"
 )
 
-// etcd's ports, as everybody has them.
-const (
-	clientPort  = "2379"
-	peerPort    = "2380"
-	metricsPort = "2381"
-)
+// own are this member's files.
+var own = member.Standard
 
 // plan is what is to become of this machine. It is decided once, before anything
 // changes, and then kept in the journal.
@@ -101,7 +93,7 @@ func (p *plan) address() wire.Address { return p.Addresses[0] }
 
 // clientURL is where clients dial this member.
 func (p *plan) clientURL() string {
-	return "https://" + net.JoinHostPort(p.address().String(), clientPort)
+	return "https://" + net.JoinHostPort(p.address().String(), member.ClientPort)
 }
 
 // request is how this member asks for its certificate.

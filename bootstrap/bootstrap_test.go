@@ -1,12 +1,7 @@
 package bootstrap
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -248,33 +243,6 @@ func TestCheckPins(t *testing.T) {
 	}
 	if err := checkPins([]byte("no PEM"), nil); err == nil {
 		t.Error("no certificate is no error")
-	}
-}
-
-// What leaves the machine has nothing of the private key in it.
-func TestRequest(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := requestFor(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := signer.ParseRequest(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if public, err := signer.PublicKeyOf(key.Public()); err != nil || parsed.Key().Fingerprint() != public.Fingerprint() {
-		t.Errorf("the request is for another key: %v", err)
-	}
-	secret, err := key.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(request)
-	if bytes.Contains(block.Bytes, secret) || bytes.Contains(request, []byte("PRIVATE")) {
-		t.Error("the request has the private key in it")
 	}
 }
 

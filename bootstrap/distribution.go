@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/unit"
 )
 
@@ -115,7 +116,7 @@ func unused(ctx context.Context) error {
 func ask(ctx context.Context, path, body string, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:"+clientPort+path, bytes.NewReader([]byte(body)))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://127.0.0.1:"+member.ClientPort+path, bytes.NewReader([]byte(body)))
 	if err != nil {
 		return err
 	}

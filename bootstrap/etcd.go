@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/unit"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -26,7 +27,7 @@ import (
 //go:embed etcd.service
 var etcdService []byte
 
-const etcdServicePath = "/etc/systemd/system/" + etcdUnit
+const etcdServicePath = "/etc/systemd/system/" + member.EtcdUnit
 
 // release is a version of etcd: major, minor, patch.
 type release [3]int
@@ -57,7 +58,7 @@ func etcdProgram(state unit.State) (string, error) {
 	// A unit may run it by way of a shell (Fedora's does).
 	if state.Known() && filepath.Base(state.Program) == "etcd" {
 		if _, err := os.Stat(state.Program); err != nil {
-			return "", fmt.Errorf("%s runs %s, which is missing: install etcd", etcdUnit, state.Program)
+			return "", fmt.Errorf("%s runs %s, which is missing: install etcd", member.EtcdUnit, state.Program)
 		}
 		return state.Program, nil
 	}
@@ -119,12 +120,12 @@ func (p *plan) settings(topology, state string) []byte {
 	var peerURLs []string
 	loopback := false
 	for _, ip := range p.Bind {
-		clientURLs = append(clientURLs, "https://"+net.JoinHostPort(ip, clientPort))
-		peerURLs = append(peerURLs, "https://"+net.JoinHostPort(ip, peerPort))
+		clientURLs = append(clientURLs, "https://"+net.JoinHostPort(ip, member.ClientPort))
+		peerURLs = append(peerURLs, "https://"+net.JoinHostPort(ip, member.PeerPort))
 		loopback = loopback || ip == "127.0.0.1"
 	}
 	if !loopback {
-		clientURLs = append(clientURLs, "https://127.0.0.1:"+clientPort)
+		clientURLs = append(clientURLs, "https://127.0.0.1:"+member.ClientPort)
 	}
 	var b strings.Builder
 	b.WriteString(ours + " " + p.Command + ". The certificates are renewed in place.\n")
@@ -138,14 +139,14 @@ func (p *plan) settings(topology, state string) []byte {
 		{"INITIAL_CLUSTER", topology},
 		{"INITIAL_CLUSTER_STATE", state},
 		{"INITIAL_CLUSTER_TOKEN", p.Cluster},
-		{"LISTEN_METRICS_URLS", "http://127.0.0.1:" + metricsPort},
-		{"CERT_FILE", memberCert},
-		{"KEY_FILE", memberKey},
-		{"TRUSTED_CA_FILE", bundlePath},
+		{"LISTEN_METRICS_URLS", "http://127.0.0.1:" + member.MetricsPort},
+		{"CERT_FILE", own.Certificate},
+		{"KEY_FILE", own.Key},
+		{"TRUSTED_CA_FILE", own.Trust},
 		{"CLIENT_CERT_AUTH", "true"},
-		{"PEER_CERT_FILE", memberCert},
-		{"PEER_KEY_FILE", memberKey},
-		{"PEER_TRUSTED_CA_FILE", bundlePath},
+		{"PEER_CERT_FILE", own.Certificate},
+		{"PEER_KEY_FILE", own.Key},
+		{"PEER_TRUSTED_CA_FILE", own.Trust},
 		{"PEER_CLIENT_CERT_AUTH", "true"},
 		// Without it any client's certificate opens the peer port.
 		{"PEER_CERT_ALLOWED_HOSTNAME", signer.PeerName(p.Cluster)},
@@ -178,7 +179,7 @@ func (b *boot) configureEtcd(ctx context.Context, topology, state string) error 
 	if err := errors.Join(os.MkdirAll(etcdDir, 0o700), os.Chown(etcdDir, owner.UID, owner.GID), durable.SyncDir(filepath.Dir(etcdDir))); err != nil {
 		return err
 	}
-	if s, err := unit.Get(ctx, etcdUnit); err != nil {
+	if s, err := unit.Get(ctx, member.EtcdUnit); err != nil {
 		return err
 	} else if s.Load == "not-found" {
 		program, err := etcdProgram(s)
@@ -209,47 +210,29 @@ func (b *boot) running() bool {
 
 // startEtcd lets etcd start, now and at each boot, and does not wait.
 func startEtcd(ctx context.Context) error {
-	if err := unit.Enable(ctx, etcdUnit); err != nil {
+	if err := unit.Enable(ctx, member.EtcdUnit); err != nil {
 		return err
 	}
-	return unit.Start(ctx, etcdUnit)
+	return unit.Start(ctx, member.EtcdUnit)
 }
 
 // stopEtcd stops etcd, which then does not start at boot either. One that has no
 // unit is stopped.
 func stopEtcd(ctx context.Context) error {
-	s, err := unit.Get(ctx, etcdUnit)
+	s, err := unit.Get(ctx, member.EtcdUnit)
 	if err != nil || !s.Known() {
 		return err
 	}
-	if err := unit.Disable(ctx, etcdUnit); err != nil {
+	if err := unit.Disable(ctx, member.EtcdUnit); err != nil {
 		return err
 	}
-	return unit.Stop(ctx, etcdUnit)
+	return unit.Stop(ctx, member.EtcdUnit)
 }
 
 // listMembers lists etcd's members as a majority has them, for awaitEtcd.
 func listMembers(ctx context.Context, c *peers.Cluster) error {
 	_, err := c.Members(ctx)
 	return err
-}
-
-// etcdEnded gives why etcd does not run any more, or nil while it does.
-func etcdEnded(ctx context.Context) error {
-	s, err := unit.Get(ctx, etcdUnit)
-	if err != nil {
-		return err
-	}
-	return ended(ctx, "etcd", etcdUnit, s)
-}
-
-// ended gives why a unit does not run in a state, or nil if it does. With
-// Restart= systemd tries again and again, so that auto-restart is an end.
-func ended(ctx context.Context, what, name string, s unit.State) error {
-	if s.Up() && s.Sub != "auto-restart" {
-		return nil
-	}
-	return fmt.Errorf("%s does not run (%s, %s); its last words:\n%s", what, s.Active, s.Sub, unit.Tail(ctx, name, 5))
 }
 
 // ownerOf gives the owner of files for a user.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/unit"
 	"github.com/signerd/signerd/internal/wire"
@@ -138,6 +138,7 @@ func (b *boot) initSteps() []step {
 		{"signer", "set up the signer", b.configureSigner},
 		{"serve", "start the signer", b.startSigner},
 		{"ask", "ask the signer over SSH", b.askSigner},
+		{"renewal", "have the certificate renewed from now on", b.keepFirstValid},
 		{"receipt", "write the receipt", b.finishInit},
 	}
 }
@@ -178,7 +179,7 @@ func (b *boot) signFirst(ctx context.Context) (string, error) {
 	if b.plan.hasCertificate(b.now()) {
 		return "it is there", nil
 	}
-	key, err := loadKey()
+	key, err := own.LoadKey()
 	if err != nil {
 		return "", err
 	}
@@ -195,13 +196,13 @@ func (b *boot) signFirst(ctx context.Context) (string, error) {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(durable.Replace(bundlePath, s.Authority().Bundle(), 0o644),
+		if err := errors.Join(durable.Replace(own.Trust, s.Authority().Bundle(), 0o644),
 			durable.Symlink(filepath.Join(authorityDir, "active.key"), caKeyLink)); err != nil {
 			return err
 		}
-		return durable.Replace(memberCert, issued.PEM, 0o644) // last: it says that all three are there
+		return durable.Replace(own.Certificate, issued.PEM, 0o644) // last: it says that all three are there
 	})
-	return memberCert, err
+	return own.Certificate, err
 }
 
 // founders is the topology of a cluster of this member alone.
@@ -233,11 +234,11 @@ func (b *boot) startFirst(ctx context.Context) (string, error) {
 // awaitEtcd connects to the etcd on this machine and tries until it may, for as
 // long as etcd runs.
 func (b *boot) awaitEtcd(ctx context.Context, atMost time.Duration, try func(context.Context, *peers.Cluster) error) error {
-	own, err := credentials()
+	credentials, err := own.Credentials()
 	if err != nil {
 		return err
 	}
-	cluster, err := peers.Connect([]string{localEndpoint}, own)
+	cluster, err := peers.Connect([]string{member.LocalEndpoint}, credentials)
 	if err != nil {
 		return err
 	}
@@ -245,7 +246,7 @@ func (b *boot) awaitEtcd(ctx context.Context, atMost time.Duration, try func(con
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	return b.eventually(ctx, 200*time.Millisecond, func(ctx context.Context) (bool, error) {
-		if err := etcdEnded(ctx); err != nil {
+		if err := unit.Ended(ctx, member.EtcdUnit); err != nil {
 			return true, err
 		}
 		err := try(ctx, cluster)
@@ -262,18 +263,13 @@ func (b *boot) proveFirst(ctx context.Context) (string, error) {
 	if err := b.configureEtcd(ctx, b.founders(), "existing"); err != nil {
 		return "", err
 	}
-	member, err := credentials()
+	ours, err := own.Credentials()
 	if err != nil {
 		return "", err
 	}
 	return "2379 and 2380", b.withSigner(func(s *signer.Signer) error {
-		self := commands.NewSelf(s)
-		certificate, err := self.Certificate(ctx)
-		if err != nil {
-			return err
-		}
-		client := peers.Credentials{Roots: member.Roots, Certificate: func(context.Context) (*tls.Certificate, error) { return certificate, nil }}
-		return b.plan.checkRefusals(ctx, member, client)
+		client := peers.Credentials{Roots: ours.Roots, Certificate: commands.NewSelf(s).Certificate}
+		return b.plan.checkRefusals(ctx, ours, client)
 	})
 }
 
@@ -331,7 +327,7 @@ func (b *boot) startSigner(ctx context.Context) (string, error) {
 		case err != nil, s.Active == "active":
 			return true, err
 		}
-		err = ended(ctx, "signerd", signerUnit, s)
+		err = unit.Ended(ctx, signerUnit)
 		return err != nil, err
 	})
 }
@@ -354,7 +350,7 @@ func (b *boot) askSigner(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	keys, err := memberSSHKey()
+	keys, err := own.SSHKeys()
 	if err != nil {
 		return "", err
 	}
@@ -369,11 +365,20 @@ func (b *boot) askSigner(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if ours, err := os.ReadFile(bundlePath); err != nil || !slices.Equal(ours, bundle) {
+	if ours, err := os.ReadFile(own.Trust); err != nil || !slices.Equal(ours, bundle) {
 		return "", errors.Join(err, errors.New("the signer hands out another CA than etcd trusts"))
 	}
 	urls, _, err := client.Run(ctx, wire.Command{Verb: wire.GetPeers}, nil)
 	return strings.TrimSpace(string(urls)), err
+}
+
+func (b *boot) keepFirstValid(ctx context.Context) (string, error) {
+	hostKey, err := b.hostKey()
+	if err != nil {
+		return "", err
+	}
+	address := b.plan.signerAddress()
+	return syncTimer, b.keepValid(ctx, address, ssh.FingerprintSHA256(hostKey), sshclient.KnownHostsLine(address, hostKey))
 }
 
 func (b *boot) finishInit(context.Context) (string, error) {

@@ -1,20 +1,18 @@
 package bootstrap
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/wire"
 )
@@ -58,7 +56,7 @@ func Join(ctx context.Context, o JoinOptions, observe Observer) (*Summary, error
 			return nil, nil
 		}
 		// The signer may have another address by now; it has the same host key.
-		if address, err := sshclient.ParseAddress(o.Signer); err == nil {
+		if address, err := wire.ParseSigner(o.Signer); err == nil {
 			b.plan.Signer, b.journal.Plan.Signer = address, address
 		}
 		bounded, cancel := context.WithTimeout(ctx, undoTimeout)
@@ -119,12 +117,12 @@ type join struct {
 // decide plans what is to be done and says everything that stands in the way.
 func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	p := &preflight{observe: j.observe}
-	address, err := sshclient.ParseAddress(o.Signer)
+	address, err := wire.ParseSigner(o.Signer)
 	if err != nil {
 		p.misused("--signer-ip: %w", err)
 	}
 	if o.SignerFingerprint != "" {
-		if _, err := sshclient.ParseFingerprint(o.SignerFingerprint); err != nil {
+		if _, err := wire.ParseHostKey(o.SignerFingerprint); err != nil {
 			p.misused("--signer-fingerprint: %w", err)
 		}
 	}
@@ -217,6 +215,7 @@ func (j *join) steps() []step {
 		{"meet", "meet the other members", j.meetMembers},
 		{"etcd", "start etcd", j.startEtcd},
 		{"vote", "wait until it votes", j.awaitVote},
+		{"renewal", "have the certificate renewed from now on", j.keepValid},
 		{"receipt", "write the receipt", j.finishJoin},
 	}
 }
@@ -232,8 +231,8 @@ func (j *join) fetchTrust(ctx context.Context) (string, error) {
 	if err := errors.Join(makePKIDir(), makeDir(configDir)); err != nil {
 		return "", err
 	}
-	prints, err := fingerprints(bundle)
-	return strings.Join(prints, " "), errors.Join(err, durable.Replace(bundlePath, bundle, 0o644))
+	prints, err := member.Fingerprints(bundle)
+	return strings.Join(prints, " "), errors.Join(err, durable.Replace(own.Trust, bundle, 0o644))
 }
 
 // asked is in the journal once the signer may have registered this member.
@@ -242,7 +241,7 @@ const asked = "asked"
 // fetchCertificate asks for the certificate, with which signerd registers this
 // member as a learner. What was asked before is answered again.
 func (j *join) fetchCertificate(ctx context.Context) (string, error) {
-	request, err := ownRequest()
+	request, err := own.Request()
 	if err != nil {
 		return "", err
 	}
@@ -253,14 +252,10 @@ func (j *join) fetchCertificate(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bundle, err := os.ReadFile(bundlePath)
-	if err != nil {
-		return "", err
-	}
-	if err := j.plan.checkChain(chain, bundle, j.now()); err != nil {
+	if err := j.plan.checkChain(chain, j.now()); err != nil {
 		return "", fmt.Errorf("what the signer sent is of no use: %w", err)
 	}
-	return memberCert, durable.Replace(memberCert, chain, 0o644)
+	return own.Certificate, durable.Replace(own.Certificate, chain, 0o644)
 }
 
 // meetMembers finds out who is there, and meets everybody on both ports.
@@ -317,18 +312,10 @@ func (j *join) awaitVote(ctx context.Context) (string, error) {
 	return "", j.awaitEtcd(ctx, patience, listMembers)
 }
 
+func (j *join) keepValid(ctx context.Context) (string, error) {
+	return syncTimer, j.boot.keepValid(ctx, j.plan.Signer, j.plan.SignerKey, j.plan.KnownHost)
+}
+
 func (j *join) finishJoin(context.Context) (string, error) {
-	known, err := os.ReadFile(knownHostsPath)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if len(known) > 0 && !bytes.HasSuffix(known, []byte("\n")) {
-		known = append(known, '\n')
-	}
-	if !strings.Contains(string(known), j.plan.KnownHost) {
-		if err := durable.Replace(knownHostsPath, append(known, j.plan.KnownHost...), 0o644); err != nil {
-			return "", err
-		}
-	}
 	return j.finish(j.plan.Signer, j.plan.SignerKey)
 }

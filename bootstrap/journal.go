@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/signerd/signerd/internal/crashpoint"
 	"github.com/signerd/signerd/internal/durable"
 )
 
@@ -72,11 +73,11 @@ func record(path string, state any, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	crashPoint("before")
+	crashpoint.Here("before")
 	if err := durable.Replace(path, append(data, '\n'), mode); err != nil {
 		return err
 	}
-	crashPoint("after")
+	crashpoint.Here("after")
 	return nil
 }
 

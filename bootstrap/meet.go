@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/wire"
 )
@@ -114,7 +115,7 @@ func (p *preflight) place(plan plan, topology []place) {
 
 // checkPins holds every CA that is handed out against those that may be.
 func checkPins(bundle []byte, pins []string) error {
-	prints, err := fingerprints(bundle)
+	prints, err := member.Fingerprints(bundle)
 	if err != nil {
 		return fmt.Errorf("the signer's CA: %w", err)
 	}

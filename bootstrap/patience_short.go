@@ -1,4 +1,4 @@
-//go:build shortlives
+//go:build impatient
 
 package bootstrap
 

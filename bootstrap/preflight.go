@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/unit"
 	"github.com/signerd/signerd/internal/wire"
 )
@@ -68,18 +70,18 @@ func (p *preflight) machine(ctx context.Context, now time.Time) unit.State {
 	if _, err := user.Lookup("etcd"); err != nil {
 		p.problem("the user etcd is missing: install the package signerd, which makes it")
 	}
-	state, err := unit.Get(ctx, etcdUnit)
+	state, err := unit.Get(ctx, member.EtcdUnit)
 	if p.check(err) {
 		p.etcdVersion(ctx, state)
 	}
 	switch state.Load {
 	case "loaded", "not-found", "": // there is one, or there will be
 	case "masked":
-		p.problem("%s is masked, so that nothing starts it: systemctl unmask etcd", etcdUnit)
+		p.problem("%s is masked, so that nothing starts it: systemctl unmask etcd", member.EtcdUnit)
 	default:
-		p.problem("%s cannot be loaded (%s): systemctl status etcd says why", etcdUnit, state.Load)
+		p.problem("%s cannot be loaded (%s): systemctl status etcd says why", member.EtcdUnit, state.Load)
 	}
-	for _, dir := range []string{filepath.Dir(pkiDir), pkiDir, configDir} {
+	for _, dir := range []string{filepath.Dir(member.Dir), member.Dir, configDir} {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o001 == 0 {
 			p.problem("%s keeps etcd or signerd out of what is below it: chmod o+x %s", dir, dir)
 		}
@@ -91,7 +93,7 @@ func (p *preflight) machine(ctx context.Context, now time.Time) unit.State {
 // on it.
 func (p *preflight) untouched(ctx context.Context, state unit.State) found {
 	f := p.data(ctx, state)
-	for _, path := range []string{memberCert, memberKey, bundlePath, caKeyLink} {
+	for _, path := range []string{own.Certificate, own.Key, own.Trust, caKeyLink, config.DefaultMemberPath} {
 		p.absent(path, "no first-boot left it; the runbook says how to take over a running cluster, and if nothing uses it move it away")
 	}
 	return f
@@ -137,12 +139,12 @@ func (p *preflight) absent(path, otherwise string) {
 
 // etcdAddresses are where etcd will listen, host:port.
 func (p *plan) etcdAddresses() []string {
-	addresses := []string{"127.0.0.1:" + clientPort, "127.0.0.1:" + metricsPort}
+	addresses := []string{"127.0.0.1:" + member.ClientPort, "127.0.0.1:" + member.MetricsPort}
 	for _, ip := range p.Bind {
 		if ip != "127.0.0.1" {
-			addresses = append(addresses, net.JoinHostPort(ip, clientPort))
+			addresses = append(addresses, net.JoinHostPort(ip, member.ClientPort))
 		}
-		addresses = append(addresses, net.JoinHostPort(ip, peerPort))
+		addresses = append(addresses, net.JoinHostPort(ip, member.PeerPort))
 	}
 	return addresses
 }

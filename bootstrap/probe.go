@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/peers"
 )
 
@@ -57,10 +58,10 @@ func tlsConfig(c peers.Credentials) *tls.Config {
 
 // checkRefusals makes sure that etcd's ports are open to whom they should be and
 // to nobody else. client is a certificate of the CA that is no member's.
-func (p *plan) checkRefusals(ctx context.Context, member, client peers.Credentials) error {
-	clients := net.JoinHostPort(p.address().String(), clientPort)
-	others := net.JoinHostPort(p.address().String(), peerPort)
-	nobody := peers.Credentials{Roots: member.Roots}
+func (p *plan) checkRefusals(ctx context.Context, ours, client peers.Credentials) error {
+	clients := net.JoinHostPort(p.address().String(), member.ClientPort)
+	others := net.JoinHostPort(p.address().String(), member.PeerPort)
+	nobody := peers.Credentials{Roots: ours.Roots}
 	for _, try := range []struct {
 		who, scheme, host string
 		config            *tls.Config
@@ -69,7 +70,7 @@ func (p *plan) checkRefusals(ctx context.Context, member, client peers.Credentia
 		{"a client with its certificate", "https", clients, tlsConfig(client), true},
 		{"a client without a certificate", "https", clients, tlsConfig(nobody), false},
 		{"plain HTTP", "http", clients, nil, false},
-		{"a member", "https", others, tlsConfig(member), true},
+		{"a member", "https", others, tlsConfig(ours), true},
 		{"a client's certificate on the peer port", "https", others, tlsConfig(client), false},
 		{"no certificate on the peer port", "https", others, tlsConfig(nobody), false},
 	} {
@@ -86,7 +87,7 @@ func (p *plan) checkRefusals(ctx context.Context, member, client peers.Credentia
 
 // checkMembers meets every member on both of its ports, as this one will.
 func checkMembers(ctx context.Context, topology []place, self string) error {
-	c, err := credentials()
+	credentials, err := own.Credentials()
 	if err != nil {
 		return err
 	}
@@ -95,9 +96,9 @@ func checkMembers(ctx context.Context, topology []place, self string) error {
 		if m.name == self {
 			continue
 		}
-		for _, port := range []string{m.port, clientPort} {
+		for _, port := range []string{m.port, member.ClientPort} {
 			host := net.JoinHostPort(m.address.String(), port)
-			if err := look(ctx, "https", host, tlsConfig(c)); err != nil {
+			if err := look(ctx, "https", host, tlsConfig(credentials)); err != nil {
 				problems = append(problems, fmt.Errorf("%s at %s: %w", m.name, host, err))
 			}
 		}

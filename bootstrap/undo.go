@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/unit"
 	"github.com/signerd/signerd/internal/wire"
@@ -84,7 +85,7 @@ func (j *join) withdraw(ctx context.Context) error {
 	if !j.journal.done(asked) {
 		return nil
 	}
-	keys, err := memberSSHKey()
+	keys, err := own.SSHKeys()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // an earlier undoing came as far as restore
 	} else if err != nil {
@@ -119,7 +120,7 @@ func (j *join) regain(ctx context.Context) (gone bool, err error) {
 	if err != nil || !lists(topology, j.plan.Name) {
 		return err == nil, err
 	}
-	request, err := ownRequest()
+	request, err := own.Request()
 	if err != nil {
 		return false, err
 	}
@@ -138,7 +139,7 @@ func (j *join) restore(ctx context.Context) error {
 	if err := sweepKeys(); err != nil {
 		return err
 	}
-	for _, path := range []string{memberCert, memberKey, bundlePath, environment} {
+	for _, path := range []string{own.Certificate, own.Key, own.Trust, environment} {
 		if path == environment && !isOurs(path) {
 			continue
 		}
@@ -156,7 +157,7 @@ func (j *join) restore(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, dir := range []string{pkiDir, filepath.Dir(environment), etcdDir, filepath.Dir(etcdServicePath)} {
+	for _, dir := range []string{member.Dir, filepath.Dir(environment), etcdDir, filepath.Dir(etcdServicePath)} {
 		if err := durable.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -165,12 +166,12 @@ func (j *join) restore(ctx context.Context) error {
 		return err
 	}
 	if j.journal.Found.Enabled {
-		if err := unit.Enable(ctx, etcdUnit); err != nil {
+		if err := unit.Enable(ctx, member.EtcdUnit); err != nil {
 			return err
 		}
 	}
 	if j.journal.Found.EtcdUp {
-		return unit.Start(ctx, etcdUnit)
+		return unit.Start(ctx, member.EtcdUnit)
 	}
 	return nil
 }

@@ -45,9 +45,10 @@ type Credentials struct {
 // Cluster is a connection to an etcd cluster that finds its members and comes
 // back by itself. Its methods may be called from any goroutine.
 type Cluster struct {
-	client     *clientv3.Client
-	configured []string
-	tls        *tls.Config
+	client      *clientv3.Client
+	configured  []string
+	tls         *tls.Config
+	credentials Credentials
 
 	changes    chan struct{} // holds a token while the membership is changed
 	registered chan struct{} // holds a token when a member was registered
@@ -88,7 +89,17 @@ func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the connection to etcd: %w", err)
 	}
-	return &Cluster{client: client, configured: endpoints, tls: config, changes: make(chan struct{}, 1), registered: make(chan struct{}, 1)}, nil
+	return &Cluster{client: client, configured: endpoints, tls: config, credentials: credentials, changes: make(chan struct{}, 1), registered: make(chan struct{}, 1)}, nil
+}
+
+// Certificate gives the certificate that etcd would be shown now; nil if there is
+// none.
+func (c *Cluster) Certificate(ctx context.Context) *tls.Certificate {
+	certificate, err := c.credentials.Certificate(ctx)
+	if err != nil {
+		return nil
+	}
+	return certificate
 }
 
 // Close ends all connections.

@@ -123,7 +123,7 @@ func newGeneration(certPEM, keyPEM []byte, role Role, now time.Time) (*Generatio
 	if err != nil {
 		return nil, err
 	}
-	key, err := parsePrivateKey(keyPEM)
+	key, err := ParsePrivateKey(keyPEM)
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,9 @@ func (l *Ledger) commit(batch []*pending) {
 	}
 	lines, err := head.append(lines, Entry{Event: committed, Time: latest, First: l.head.Seq + 1})
 	if err == nil {
+		end := l.options.Commit()
 		err = l.file.append(lines, latest)
+		end()
 	}
 	l.mu.Lock()
 	if err == nil {

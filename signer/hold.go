@@ -3,6 +3,7 @@ package signer
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/signerd/signerd/internal/wire"
@@ -54,6 +55,17 @@ func (h *Hold) live(now time.Time) bool { return h != nil && !now.After(h.NotAft
 func (h *Hold) admits(now time.Time) bool {
 	return h.live(now) || h != nil && h.Profile == member.name
 }
+
+// Missed says whether the holder should have renewed by now and did not: two
+// thirds of the certificate's life are gone, and it is not forgotten yet. Who
+// renews as it should does so when one third is gone.
+func (h *Hold) Missed(now time.Time) bool {
+	return now.After(h.issued.Add(2*h.NotAfter.Sub(h.issued)/3)) && now.Before(h.NotAfter.Add(forgotten))
+}
+
+// forgotten is how long after its expiry a name still counts as one that should
+// have been renewed; a node that is gone for good may be released before.
+const forgotten = 7 * 24 * time.Hour
 
 // repeats says whether an issue asks again for what the hold has.
 func (h *Hold) repeats(e Entry) bool {
@@ -210,6 +222,22 @@ func (h *Hold) trimmed(now time.Time, depth int) *Hold {
 	return &kept
 }
 
+// list gives the holds that are wanted, by name.
+func (h *holds) list(wanted func(*Hold) bool) []*Hold {
+	var found []*Hold
+	for _, s := range h.byName {
+		if s.hold != nil && wanted(s.hold) {
+			found = append(found, s.hold)
+		}
+	}
+	slices.SortFunc(found, func(a, b *Hold) int { return strings.Compare(a.Name, b.Name) })
+	return found
+}
+
+func (h *holds) expected(now time.Time) []*Hold {
+	return h.list(func(hold *Hold) bool { return hold.live(now) || hold.Missed(now) })
+}
+
 // set replaces a name's state and keeps byKey with it.
 func (h *holds) set(name string, s *nameState) {
 	var before, after string // keys
@@ -239,7 +267,8 @@ func (h *holds) set(name string, s *nameState) {
 func (h *holds) sweep(now time.Time) {
 	for name, s := range h.byName {
 		lately := len(s.recent) > 0 && s.recent[len(s.recent)-1].After(now.Add(-perNameWindow))
-		if !s.hold.admits(now) && !lately {
+		missed := s.hold != nil && s.hold.Missed(now)
+		if !s.hold.admits(now) && !lately && !missed {
 			h.set(name, &nameState{})
 			delete(h.byName, name)
 		}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +16,10 @@ import (
 type LedgerOptions struct {
 	PerNamePerHour int           // certificates for one name; 0: no limit
 	Retention      time.Duration // how long files are kept; 0: for ever
+
+	// Commit is called before a batch is written, and what it gives after; nil:
+	// nobody measures.
+	Commit func() (end func())
 }
 
 // Ledger is the append-only record of what was issued, and of who holds what
@@ -55,6 +57,9 @@ const maxBatch = 512
 func OpenLedger(dir string, options LedgerOptions) (l *Ledger, cut int64, err error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o700), durable.SyncDir(filepath.Dir(dir))); err != nil {
 		return nil, 0, fmt.Errorf("opening the ledger: %w", err)
+	}
+	if options.Commit == nil {
+		options.Commit = func() func() { return func() {} }
 	}
 	unlock, err := durable.Lock(filepath.Join(dir, "lock"))
 	if err != nil {
@@ -178,14 +183,15 @@ func (l *Ledger) HeldBy(key PublicKey, now time.Time) []*Hold {
 func (l *Ledger) Live(now time.Time) []*Hold {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	var live []*Hold
-	for _, s := range l.holds.byName {
-		if s.hold.live(now) {
-			live = append(live, s.hold)
-		}
-	}
-	slices.SortFunc(live, func(a, b *Hold) int { return strings.Compare(a.Name, b.Name) })
-	return live
+	return l.holds.list(func(h *Hold) bool { return h.live(now) })
+}
+
+// Expected gives the holds whose certificates live, or should have been renewed,
+// by name.
+func (l *Ledger) Expected(now time.Time) []*Hold {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.holds.expected(now)
 }
 
 // Repeats says whether a member's request is what its last line has: then it

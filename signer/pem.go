@@ -62,9 +62,9 @@ func EncodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// parsePrivateKey reads a key as openssl, kubeadm and cfssl write it: PKCS #8,
+// ParsePrivateKey reads a key as openssl, kubeadm and cfssl write it: PKCS #8,
 // SEC 1 or PKCS #1, with an EC PARAMETERS block before it or not.
-func parsePrivateKey(data []byte) (crypto.Signer, error) {
+func ParsePrivateKey(data []byte) (crypto.Signer, error) {
 	var key any
 	for key == nil {
 		block, rest := pem.Decode(data)

@@ -14,10 +14,6 @@ import (
 	"github.com/signerd/signerd/internal/wire"
 )
 
-// backdate is how far certificates begin before they are made: the clock skew
-// between machines that is forgiven.
-const backdate = 5 * time.Minute
-
 // profile is what a kind of certificate may be used for, and how long.
 type profile struct {
 	name      string // in the ledger
@@ -32,13 +28,13 @@ var (
 	client = &profile{
 		name:     "client",
 		role:     "client",
-		life:     24 * time.Hour,
+		life:     clientLife,
 		extended: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	member = &profile{
 		name:      "member",
 		role:      "peer",
-		life:      30 * 24 * time.Hour,
+		life:      memberLife,
 		extended:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		encipher:  true,
 		addresses: true,

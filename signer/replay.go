@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 )
 
 // A ledger is a directory with a file for each UTC day on which something was
@@ -63,6 +64,16 @@ type Summary struct {
 	First uint64 // number of the first line that is kept
 	Head  Head
 	Torn  int64 // bytes of an unfinished batch at the end; nobody was answered
+}
+
+// ReadExpected gives what Expected does of a ledger on disk, which a daemon may be
+// writing to. The error is Verify's.
+func ReadExpected(dir string, now time.Time) ([]*Hold, error) {
+	all := newHolds(0)
+	if _, err := Verify(dir, func(e Entry) { all.apply(e) }); err != nil {
+		return nil, err
+	}
+	return all.expected(now), nil
 }
 
 // Verify reads a whole ledger, checks every line and its place in the chain,

@@ -23,7 +23,7 @@ func newCACreate() *cobra.Command {
 		Short: "Make a new CA: self-signed, for ten years",
 		Args:  cobra.NoArgs,
 	}
-	path := configFlag(cmd)
+	path := configFlag(cmd, config.DefaultPath)
 	kind := cmd.Flags().String("key", "p256", "the `KIND` of its key, p256 or p384")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := config.Load(*path)
@@ -37,7 +37,7 @@ func newCACreate() *cobra.Command {
 		if err != nil {
 			return exitForState(fmt.Errorf("making the CA: %w", err))
 		}
-		return report(cmd, "made", c, generation)
+		return describe(cmd, "made", c, generation)
 	}
 	return cmd
 }
@@ -48,7 +48,7 @@ func newCAImport() *cobra.Command {
 		Short: "Take over a CA that openssl, kubeadm or older scripts made",
 		Args:  cobra.NoArgs,
 	}
-	path := configFlag(cmd)
+	path := configFlag(cmd, config.DefaultPath)
 	certPath := cmd.Flags().String("cert", "", "its certificate, a PEM `FILE`")
 	keyPath := cmd.Flags().String("key", "", "its unencrypted private key, a PEM `FILE` of mode 0600")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -71,13 +71,13 @@ func newCAImport() *cobra.Command {
 		if err != nil {
 			return exitForState(fmt.Errorf("importing the CA: %w", err))
 		}
-		return report(cmd, "imported", c, generation)
+		return describe(cmd, "imported", c, generation)
 	}
 	return cmd
 }
 
-// report says what a CA is and what its operator should know of it.
-func report(cmd *cobra.Command, done string, c *config.Config, g *signer.Generation) error {
+// describe says what a CA is and what its operator should know of it.
+func describe(cmd *cobra.Command, done string, c *config.Config, g *signer.Generation) error {
 	out := cmd.OutOrStdout()
 	_, err := fmt.Fprintf(out, "%s: %s\nfingerprint: %s\nvalid until: %s\nsave this key: %s\n",
 		done, g.Certificate.Subject, g.Fingerprint(), g.Certificate.NotAfter.Format(time.RFC3339),

@@ -9,31 +9,65 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/signer"
 )
 
 func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Load everything that serve would, and list every problem",
+		Short: "Load everything that serve and sync would, and list every problem",
 		Args:  cobra.NoArgs,
 	}
-	path := configFlag(cmd)
+	here := hereFlags(cmd)
+	supplied := cmd.Flags().Bool("supplied", false, "check only certificates that an operator supplies, if one does; etcd's unit does before it starts")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := load(*path, time.Now())
-		if s != nil {
+		now := time.Now()
+		if *supplied {
+			return here.checkSupplied(now)
+		}
+		signs, m, err := here.load(now)
+		if signs != nil {
 			// A ledger that is not there yet is begun with the first line.
-			if _, ledgerErr := signer.Verify(s.config.Ledger, nil); ledgerErr != nil && !errors.Is(ledgerErr, fs.ErrNotExist) {
+			if _, ledgerErr := signer.Verify(signs.config.Ledger, nil); ledgerErr != nil && !errors.Is(ledgerErr, fs.ErrNotExist) {
 				err = multierror.Append(err, ledgerErr)
+			}
+		}
+		if m != nil {
+			if memberErr := member.Check(m, now); memberErr != nil {
+				err = multierror.Append(err, memberErr)
 			}
 		}
 		if err != nil {
 			return exit(exitConfig, err)
 		}
-		active := s.authority.Generations()[0]
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: cluster %s, CA %s until %s, %d authorized keys\n",
-			s.config.Cluster, active.Fingerprint(), active.Certificate.NotAfter.Format(time.RFC3339), s.keys.Len())
+		if signs != nil {
+			active := signs.authority.Generations()[0]
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: cluster %s, CA %s until %s, %d authorized keys\n",
+				signs.config.Cluster, active.Fingerprint(), active.Certificate.NotAfter.Format(time.RFC3339), signs.keys.Len())
+		}
+		if m != nil {
+			_, memberErr := fmt.Fprintf(cmd.OutOrStdout(), "ok: member %s of %s\n", m.Name, m.Cluster)
+			err = errors.Join(err, memberErr)
+		}
 		return err
 	}
 	return cmd
+}
+
+// checkSupplied refuses certificates with which etcd would start and be refused by
+// the others. Those that signerd renews never keep etcd from starting.
+func (h here) checkSupplied(now time.Time) error {
+	if !h.wanted("member", *h.member) {
+		return nil
+	}
+	m, err := config.LoadMember(*h.member)
+	if err == nil && !m.Manage {
+		err = member.CheckSupplied(m, now)
+	}
+	if err != nil {
+		return exit(exitConfig, err)
+	}
+	return nil
 }

@@ -45,7 +45,7 @@ func TestProgramPage(t *testing.T) {
 			t.Errorf("the page lacks %q", path)
 		}
 	}
-	for _, code := range []int{exitUsage, exitInput, exitBug, exitExists, exitRetry, exitConfig} {
+	for _, code := range []int{exitUsage, exitInput, exitUnreachable, exitBug, exitExists, exitRetry, exitDenied, exitConfig} {
 		if !strings.Contains(text, fmt.Sprintf("\n| %d | ", code)) {
 			t.Errorf("the page lacks exit code %d", code)
 		}

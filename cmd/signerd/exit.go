@@ -12,15 +12,17 @@ import (
 // The exit codes of the process, as in sysexits(3). The unit restarts the
 // daemon after some of them only.
 const (
-	exitUsage  = 64
-	exitInput  = 66
-	exitBug    = 70
-	exitExists = 73
-	exitRetry  = 75
-	exitConfig = 78
+	exitUsage       = 64
+	exitInput       = 66
+	exitUnreachable = 69
+	exitBug         = 70
+	exitExists      = 73
+	exitRetry       = 75
+	exitDenied      = 77
+	exitConfig      = 78
 )
 
-// exitError is an error with its exit code.
+// exitError is an error with its exit code; without an error all was said.
 type exitError struct {
 	code int
 	err  error
@@ -42,7 +44,7 @@ func exitForListen(err error) error {
 			code = exitRetry
 		}
 	}
-	return exit(code, fmt.Errorf("listening for SSH: %w: see what else listens there, or change listen", err))
+	return exit(code, fmt.Errorf("listening: %w: see what else listens there, or change listen or metrics", err))
 }
 
 // exitForState gives the code for an error about the state on disk: what

@@ -25,6 +25,7 @@ type keeper struct {
 	log     zerolog.Logger
 	cluster *peers.Cluster
 	ledger  *signer.Ledger
+	watch   *watch
 
 	shepherd shepherd
 	trouble  string // with etcd at the last look; empty: none
@@ -33,8 +34,8 @@ type keeper struct {
 	saved    signer.Head
 }
 
-func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledger *signer.Ledger) {
-	k := keeper{log: log, cluster: cluster, ledger: ledger}
+func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledger *signer.Ledger, w *watch) {
+	k := keeper{log: log, cluster: cluster, ledger: ledger, watch: w}
 	for {
 		pause := keepEvery
 		if joining := k.look(ctx); joining {
@@ -62,6 +63,7 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	if ctx.Err() != nil {
 		return false
 	}
+	k.watch.usable(err == nil)
 	k.note(err)
 	return len(learners) > 0
 }

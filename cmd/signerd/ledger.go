@@ -23,7 +23,7 @@ func newLedgerVerify() *cobra.Command {
 		Short: "Check every line of the ledger and its place in the chain",
 		Args:  cobra.NoArgs,
 	}
-	path := configFlag(cmd)
+	path := configFlag(cmd, config.DefaultPath)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := config.Load(*path)
 		if err != nil {
@@ -51,7 +51,7 @@ func newLedgerShow() *cobra.Command {
 		Short: "Print what the ledger records, after verifying it",
 		Args:  cobra.NoArgs,
 	}
-	path := configFlag(cmd)
+	path := configFlag(cmd, config.DefaultPath)
 	name := cmd.Flags().String("name", "", "only lines about this `NAME`")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON lines")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
-	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/version"
 )
 
@@ -26,10 +25,14 @@ func run(args []string) int {
 	if err == nil {
 		return 0
 	}
+	e, hasCode := errors.AsType[*exitError](err)
+	if hasCode && e.err == nil {
+		return e.code // all was said
+	}
 	for _, problem := range problems(err) {
 		fmt.Fprintf(os.Stderr, "signerd: %v\n", problem)
 	}
-	if e, ok := errors.AsType[*exitError](err); ok {
+	if hasCode {
 		return e.code
 	}
 	return exitBug
@@ -64,7 +67,7 @@ for them with nothing but ssh; see signerd(8) and signerd-protocol(7).`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; %s --help says more", err, cmd.CommandPath())
 	})
-	root.AddCommand(newServe(), newCheck(), newCA(), newLedger())
+	root.AddCommand(newServe(), newCheck(), newSync(), newStatus(), newCA(), newLedger())
 	for _, cmd := range allCommands(root) {
 		if args := cmd.Args; args != nil {
 			cmd.Args = func(cmd *cobra.Command, words []string) error {
@@ -87,8 +90,8 @@ func allCommands(cmd *cobra.Command) []*cobra.Command {
 }
 
 // configFlag adds --config to a command.
-func configFlag(cmd *cobra.Command) *string {
-	path := cmd.Flags().String("config", config.DefaultPath, "the configuration `FILE`")
+func configFlag(cmd *cobra.Command, normally string) *string {
+	path := cmd.Flags().String("config", normally, "the configuration `FILE`")
 	if err := cmd.MarkFlagFilename("config", "yaml"); err != nil {
 		panic(err)
 	}

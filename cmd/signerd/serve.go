@@ -18,6 +18,7 @@ import (
 
 	"github.com/signerd/signerd/internal/authkeys"
 	"github.com/signerd/signerd/internal/commands"
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/version"
 	"github.com/signerd/signerd/peers"
@@ -30,7 +31,7 @@ func newServe() *cobra.Command {
 		Short: "Serve requests until SIGTERM; SIGHUP reads authorized_keys again",
 		Args:  cobra.NoArgs,
 	}
-	path := configFlag(cmd)
+	path := configFlag(cmd, config.DefaultPath)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := load(*path, time.Now())
 		if err != nil {
@@ -69,13 +70,16 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if err := s.authority.Link(); err != nil {
 		return exit(exitConfig, err)
 	}
+	watch := newWatch(s.authority)
 	ledger, cut, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{
 		PerNamePerHour: s.config.Limits.PerNamePerHour,
 		Retention:      s.config.Retention,
+		Commit:         watch.metrics.Commit,
 	})
 	if err != nil {
 		return exitForState(err)
 	}
+	watch.ledger = ledger
 	defer logClose(log, "ledger", ledger.Close)
 	if cut > 0 {
 		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
@@ -94,15 +98,24 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	defer logClose(log, "etcd", cluster.Close)
 	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
 	desk.SetKeys(s.keys)
+	desk.SetMeter(watch.metrics)
 	front, err := sshfront.New(sshfront.Options{
 		HostKey: s.hostKey,
 		Profile: sshfront.Profile(s.config.SSHProfile),
 		Limits:  sshfront.Limits(s.config.Limits.Front),
 		Gate:    desk,
 		Log:     log,
+		Meter:   watch.metrics,
 	})
 	if err != nil {
 		return exit(exitConfig, err)
+	}
+	if s.config.Metrics != "" {
+		stop, err := watch.serve(ctx, s.config.Metrics, cluster, log)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	// Connections end by their own limits long before keepalives would tell.
 	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", s.config.Listen)
@@ -119,7 +132,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		keep(background, log, cluster, ledger)
+		keep(background, log, cluster, ledger, watch)
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/integration/load"
 )
 
@@ -19,24 +20,24 @@ import (
 // cut of everything at once.
 func TestCluster(t *testing.T) {
 	w := here(t)
-	w.machine(t, "h1", 11, w.bare)
-	out := w.on(t, "h1", setup, "init", "--cluster="+cluster)
+	w.Machine(t, "h1", 11, w.Bare)
+	out := w.On(t, "h1", fleet.Setup, "init", "--cluster="+cluster)
 	for _, want := range []string{"etcd-h1 is a member of the cluster prod-a", "--ca-fingerprint=", "/etc/etcd/pki/ca.key", "/root/setup has removed itself"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("init does not say %q:\n%s", want, out)
 		}
 	}
-	config, _ := w.client(t, "kubemaster-load")
-	writes, err := load.Start([]string{"https://" + w.bed.Address(11) + ":2379"}, config, 100)
+	config, _ := w.Client(t, "kubemaster-load")
+	writes, err := load.Start([]string{"https://" + w.Bed.Address(11) + ":2379"}, config, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := 2; n <= 3; n++ {
 		name := fmt.Sprintf("h%d", n)
-		w.machine(t, name, 10+n, w.bare)
-		args, enough := w.join(t), w.capture(t, name)
+		w.Machine(t, name, 10+n, w.Bare)
+		args, enough := w.Join(t), w.capture(t, name)
 		began := time.Now()
-		w.on(t, name, args...)
+		w.On(t, name, args...)
 		t.Logf("%s joined in %s", name, time.Since(began).Round(time.Millisecond))
 		w.unseen(t, name, enough())
 	}
@@ -51,26 +52,26 @@ func TestCluster(t *testing.T) {
 
 	names := []string{"h1", "h2", "h3"}
 	for _, name := range names {
-		w.on(t, name, "systemctl", "reboot", "--no-block")
+		w.On(t, name, "systemctl", "reboot", "--no-block")
 	}
 	for _, name := range names {
-		eventually(t, time.Minute, name+" reboots", func() error { return w.bed.Boot(name) })
+		fleet.Eventually(t, time.Minute, name+" reboots", func() error { return w.Bed.Boot(name) })
 	}
 	w.wellAfter(t, "a reboot of all")
 	for _, name := range names {
-		if err := w.bed.PowerOff(name); err != nil {
+		if err := w.Bed.PowerOff(name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range names {
-		go func() { _ = w.bed.Boot(name) }() // alone it does not come up: it waits for the others
+		go func() { _ = w.Bed.Boot(name) }() // alone it does not come up: it waits for the others
 	}
 	w.wellAfter(t, "a power cut of all")
 
 	for _, name := range names {
-		for _, again := range []string{"init", "join --signer-ip=" + w.bed.Address(11)} {
+		for _, again := range []string{"init", "join --signer-ip=" + w.Bed.Address(11)} {
 			args := append([]string{"/usr/lib/signerd-first-boot/first-boot.sh"}, strings.Fields(again)...)
-			if out, err := w.bed.Exec(name, args...); exitCode(err) != 73 || !strings.Contains(err.Error(), "is a member already; nothing was changed") {
+			if out, err := w.Bed.Exec(name, args...); fleet.ExitCode(err) != 73 || !strings.Contains(err.Error(), "is a member already; nothing was changed") {
 				t.Errorf("%s: a second %s: %v\n%s", name, again, err, out)
 			}
 		}
@@ -83,38 +84,38 @@ func (w *world) wellAfter(t *testing.T, what string) {
 	t.Helper()
 	var urls []string
 	for n := 1; n <= 3; n++ {
-		urls = append(urls, fmt.Sprintf("https://%s:2379", w.bed.Address(10+n)))
+		urls = append(urls, fmt.Sprintf("https://%s:2379", w.Bed.Address(10+n)))
 	}
 	for _, name := range []string{"h1", "h2", "h3"} {
-		eventually(t, time.Minute, name+" is up", func() error {
-			_, err := w.bed.Exec(name, "true")
+		fleet.Eventually(t, time.Minute, name+" is up", func() error {
+			_, err := w.Bed.Exec(name, "true")
 			return err
 		})
 	}
-	eventually(t, 2*time.Minute, "after "+what+" all members vote", func() error {
-		peers, err := w.ssh(t, "", "get-peers")
+	fleet.Eventually(t, 2*time.Minute, "after "+what+" all members vote", func() error {
+		peers, err := w.SSH(t, "", "get-peers")
 		if got := strings.Fields(peers); err == nil && !slices.Equal(got, urls) {
 			err = fmt.Errorf("get-peers is %v, want %v", got, urls)
 		}
 		return err
 	})
-	config, dir := w.client(t, "kubemaster-"+strings.ReplaceAll(strings.TrimPrefix(what, "a "), " ", "-"))
+	config, dir := w.Client(t, "kubemaster-"+strings.ReplaceAll(strings.TrimPrefix(what, "a "), " ", "-"))
 	for _, url := range urls {
 		args := []string{"--endpoints=" + url, "--cacert=" + filepath.Join(dir, "ca.crt"), "--cert=" + filepath.Join(dir, "client.crt"), "--key=" + filepath.Join(dir, "client.key")}
-		eventually(t, 30*time.Second, "a write at "+url, func() error {
+		fleet.Eventually(t, 30*time.Second, "a write at "+url, func() error {
 			return ran(exec.Command(ctlHere(t), append(args, "put", "after", what)...))
 		})
 	}
 	for n := 1; n <= 3; n++ {
-		w.doors(t, w.bed.Address(10+n), config)
+		w.doors(t, w.Bed.Address(10+n), config)
 	}
 	for _, name := range []string{"h1", "h2", "h3"} {
 		w.secret(t, name)
-		if out, err := w.bed.Exec(name, "ls", "-d", "/root/setup"); err == nil {
+		if out, err := w.Bed.Exec(name, "ls", "-d", "/root/setup"); err == nil {
 			t.Errorf("%s still has its setup folder: %s", name, out)
 		}
 	}
-	if out := w.on(t, "h1", "sh", "-c", "signerd check && signerd ledger verify"); !strings.Contains(out, "ok: cluster prod-a") {
+	if out := w.On(t, "h1", "sh", "-c", "signerd check && signerd ledger verify"); !strings.Contains(out, "ok: cluster prod-a") {
 		t.Errorf("signerd check: %s", out)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/integration/load"
 )
 
@@ -31,7 +32,7 @@ type run struct {
 // begin starts first-boot; it stops for good at a crash point, if one is named.
 func (w *world) begin(t *testing.T, name, point string, args ...string) *run {
 	t.Helper()
-	r := &run{cmd: w.bed.Command(name, append([]string{"env", "FIRST_BOOT_STOP=" + point}, args...)...), done: make(chan error, 1)}
+	r := &run{cmd: w.Bed.Command(name, append([]string{"env", "SIGNERD_STOP=" + point}, args...)...), done: make(chan error, 1)}
 	r.cmd.Stdout, r.cmd.Stderr = &r.output, &r.output
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -41,37 +42,53 @@ func (w *world) begin(t *testing.T, name, point string, args ...string) *run {
 }
 
 // stopped waits until first-boot stands at its crash point, or gives false if it
-// ended before.
+// ended well before.
 func (w *world) stopped(t *testing.T, name string, r *run) bool {
+	t.Helper()
+	stopped, err := w.standsOrEnded(t, name, r)
+	if err != nil {
+		t.Fatalf("first-boot on %s: %v\n%s", name, err, r.output.String())
+	}
+	return stopped
+}
+
+// stoppedOrRefused is stopped for a first-boot that ends by being refused.
+func (w *world) stoppedOrRefused(t *testing.T, name string, r *run) bool {
+	t.Helper()
+	stopped, err := w.standsOrEnded(t, name, r)
+	if err != nil && fleet.ExitCode(err) != 77 {
+		t.Fatalf("first-boot on %s: %v\n%s", name, err, r.output.String())
+	}
+	return stopped
+}
+
+func (w *world) standsOrEnded(t *testing.T, name string, r *run) (stands bool, err error) {
 	t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		select {
 		case err := <-r.done:
-			if err != nil {
-				t.Fatalf("first-boot on %s: %v\n%s", name, err, r.output.String())
-			}
-			return false
+			return false, err
 		case <-time.After(30 * time.Millisecond):
 		}
-		if out, err := w.bed.Enter(name, "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null"); err == nil || out != "" {
+		if out, err := w.Bed.Enter(name, "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null"); err == nil || out != "" {
 			if strings.Contains(out, "(first-boot) T ") {
-				return true
+				return true, nil
 			}
 		}
 	}
 	t.Fatalf("first-boot on %s neither stops nor ends", name)
-	return false
+	return false, nil
 }
 
 // cutPower cuts a host's power and boots it again. An etcd that cannot be ready
 // keeps the host from having started, and not from being used.
 func (w *world) cutPower(t *testing.T, name string) {
 	t.Helper()
-	if err := w.bed.PowerOff(name); err != nil {
+	if err := w.Bed.PowerOff(name); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.bed.Boot(name); err != nil {
-		if _, alive := w.bed.Exec(name, "true"); alive != nil {
+	if err := w.Bed.Boot(name); err != nil {
+		if _, alive := w.Bed.Exec(name, "true"); alive != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,10 +98,10 @@ func (w *world) cutPower(t *testing.T, name string) {
 // it has finished already.
 func (w *world) again(t *testing.T, name string, args ...string) {
 	t.Helper()
-	if _, err := w.bed.Exec(name, "test", "-e", args[0]); err == nil {
-		w.on(t, name, args...)
+	if _, err := w.Bed.Exec(name, "test", "-e", args[0]); err == nil {
+		w.On(t, name, args...)
 	}
-	if out := w.on(t, name, "sh", "-c", "ls -A /root/setup 2>/dev/null; cat /var/lib/signerd-first-boot/receipt.json"); !strings.HasPrefix(out, "{") {
+	if out := w.On(t, name, "sh", "-c", "ls -A /root/setup 2>/dev/null; cat /var/lib/signerd-first-boot/receipt.json"); !strings.HasPrefix(out, "{") {
 		t.Errorf("the setup folder is not gone: %s", out)
 	}
 }
@@ -136,29 +153,29 @@ func (w *world) reach(t *testing.T, name string, c cut, args ...string) bool {
 // makes one CA, one key and one cluster.
 func TestInitSurvivesPowerCuts(t *testing.T) {
 	w := here(t)
-	args := []string{setup, "init", "--cluster=" + cluster}
+	args := []string{fleet.Setup, "init", "--cluster=" + cluster}
 	for _, c := range cuts(t, 12, 1300*time.Millisecond) {
 		t.Run(c.String(), func(t *testing.T) {
-			w.machine(t, "h1", 11, w.bare)
+			w.Machine(t, "h1", 11, w.Bare)
 			reached := w.reach(t, "h1", c, args...)
 			if !reached && c.point != "" {
 				t.Logf("init ended before %s", c.point)
 			}
 			w.cutPower(t, "h1")
-			before := w.on(t, "h1", "sh", "-c", "cat /var/lib/signerd/authority/*.crt /etc/etcd/pki/member.key 2>/dev/null || true")
+			before := w.On(t, "h1", "sh", "-c", "cat /var/lib/signerd/authority/*.crt /etc/etcd/pki/member.key 2>/dev/null || true")
 			w.again(t, "h1", args...)
-			if after := w.on(t, "h1", "sh", "-c", "cat /var/lib/signerd/authority/*.crt /etc/etcd/pki/member.key"); before != "" && !strings.Contains(after, before) && !strings.HasPrefix(after, before) {
+			if after := w.On(t, "h1", "sh", "-c", "cat /var/lib/signerd/authority/*.crt /etc/etcd/pki/member.key"); before != "" && !strings.Contains(after, before) && !strings.HasPrefix(after, before) {
 				t.Error("the CA or the key that was there is another now")
 			}
-			if voters, others := w.members(t, "h1"); len(voters) != 1 || len(others) != 0 {
+			if voters, others := w.Members(t, "h1"); len(voters) != 1 || len(others) != 0 {
 				t.Errorf("the members are %v and %v", voters, others)
 			}
-			if out, err := w.ssh(t, "", "get-peers"); err != nil || strings.TrimSpace(out) != "https://"+w.bed.Address(11)+":2379" {
+			if out, err := w.SSH(t, "", "get-peers"); err != nil || strings.TrimSpace(out) != "https://"+w.Bed.Address(11)+":2379" {
 				t.Errorf("get-peers: %q, %v", out, err)
 			}
-			w.client(t, "kubemaster-01")
-			w.on(t, "h1", "sh", "-c", "signerd check && signerd ledger verify")
-			if n := strings.TrimSpace(w.on(t, "h1", "sh", "-c", "ls /var/lib/signerd/authority/????????.key | wc -l")); n != "1" {
+			w.Client(t, "kubemaster-01")
+			w.On(t, "h1", "sh", "-c", "signerd check && signerd ledger verify")
+			if n := strings.TrimSpace(w.On(t, "h1", "sh", "-c", "ls /var/lib/signerd/authority/????????.key | wc -l")); n != "1" {
 				t.Errorf("there are %s CA keys", n)
 			}
 			w.secret(t, "h1")
@@ -172,28 +189,28 @@ func TestInitSurvivesPowerCuts(t *testing.T) {
 // be used again.
 func (w *world) pair(t *testing.T) {
 	t.Helper()
-	first, second := w.path("pair-1.img"), w.path("pair-2.img")
+	first, second := w.Path("pair-1.img"), w.Path("pair-2.img")
 	if _, err := os.Stat(second); err != nil {
-		w.machine(t, "h1", 11, w.signer)
-		w.machine(t, "h2", 12, w.bare)
-		w.on(t, "h2", w.join(t)...)
-		if err := errors.Join(w.bed.Image("h2", second), w.bed.Image("h1", first), w.bed.Remove("h1"), w.bed.Remove("h2")); err != nil {
+		w.Machine(t, "h1", 11, w.Signer)
+		w.Machine(t, "h2", 12, w.Bare)
+		w.On(t, "h2", w.Join(t)...)
+		if err := errors.Join(w.Bed.Image("h2", second), w.Bed.Image("h1", first), w.Bed.Remove("h1"), w.Bed.Remove("h2")); err != nil {
 			t.Fatal(err)
 		}
 	}
 	begun := make(chan error)
-	go func() { begun <- w.bed.New("h1", 11, first) }() // neither is up without the other
-	w.machine(t, "h2", 12, second)
+	go func() { begun <- w.Bed.New("h1", 11, first) }() // neither is up without the other
+	w.Machine(t, "h2", 12, second)
 	if err := <-begun; err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.bed.Remove("h1"); err != nil {
+		if err := w.Bed.Remove("h1"); err != nil {
 			t.Error(err)
 		}
 	})
-	eventually(t, time.Minute, "both vote", func() error {
-		out, err := w.ssh(t, "", "get-peers")
+	fleet.Eventually(t, time.Minute, "both vote", func() error {
+		out, err := w.SSH(t, "", "get-peers")
 		if err == nil && strings.Count(out, "\n") != 2 {
 			err = errors.New(out)
 		}
@@ -204,17 +221,17 @@ func (w *world) pair(t *testing.T) {
 // joined makes sure that h3 is a member.
 func (w *world) joined(t *testing.T) {
 	t.Helper()
-	eventually(t, time.Minute, "all three vote", func() error {
-		if voters, others := w.members(t, "h1"); len(voters) != 3 || len(others) != 0 {
+	fleet.Eventually(t, time.Minute, "all three vote", func() error {
+		if voters, others := w.Members(t, "h1"); len(voters) != 3 || len(others) != 0 {
 			return fmt.Errorf("the members are %v and %v", voters, others)
 		}
 		return nil
 	})
-	if out, err := w.ctl("h3", "put", "from", "h3"); err != nil {
+	if out, err := w.Ctl("h3", "put", "from", "h3"); err != nil {
 		t.Errorf("a write at the new member: %v %s", err, out)
 	}
 	w.secret(t, "h3")
-	w.on(t, "h1", "sh", "-c", "signerd ledger verify")
+	w.On(t, "h1", "sh", "-c", "signerd ledger verify")
 }
 
 // However often the power goes on the machine that joins, the same command
@@ -224,10 +241,10 @@ func TestJoinSurvivesPowerCuts(t *testing.T) {
 	for _, c := range cuts(t, 11, 2500*time.Millisecond) {
 		t.Run(c.String(), func(t *testing.T) {
 			w.pair(t)
-			w.machine(t, "h3", 13, w.bare)
-			args := w.join(t)
-			config, _ := w.client(t, "kubemaster-load")
-			writes, err := load.Start([]string{"https://" + w.bed.Address(11) + ":2379", "https://" + w.bed.Address(12) + ":2379"}, config, 50)
+			w.Machine(t, "h3", 13, w.Bare)
+			args := w.Join(t)
+			config, _ := w.Client(t, "kubemaster-load")
+			writes, err := load.Start([]string{"https://" + w.Bed.Address(11) + ":2379", "https://" + w.Bed.Address(12) + ":2379"}, config, 50)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -251,11 +268,11 @@ func TestJoinSurvivesPowerCutsOfTheSigner(t *testing.T) {
 	for _, c := range cuts(t, 11, 2500*time.Millisecond) {
 		t.Run(c.String(), func(t *testing.T) {
 			w.pair(t)
-			w.machine(t, "h3", 13, w.bare)
-			args := w.join(t)
+			w.Machine(t, "h3", 13, w.Bare)
+			args := w.Join(t)
 			const keys = 20
 			for n := range keys {
-				if out, err := w.ctl("h1", "put", fmt.Sprintf("kept/%02d", n), c.String()); err != nil {
+				if out, err := w.Ctl("h1", "put", fmt.Sprintf("kept/%02d", n), c.String()); err != nil {
 					t.Fatal(err, out)
 				}
 			}
@@ -266,16 +283,16 @@ func TestJoinSurvivesPowerCutsOfTheSigner(t *testing.T) {
 			} else {
 				<-time.After(c.after)
 			}
-			if err := w.bed.PowerOff("h1"); err != nil {
+			if err := w.Bed.PowerOff("h1"); err != nil {
 				t.Fatal(err)
 			}
 			if c.point != "" && !ended {
-				if _, err := w.bed.Enter("h3", "pkill", "-CONT", "-x", "first-boot"); err != nil {
+				if _, err := w.Bed.Enter("h3", "pkill", "-CONT", "-x", "first-boot"); err != nil {
 					t.Fatal(err)
 				}
 			}
 			<-time.After(time.Second) // the join meets a signer that is away
-			if err := w.bed.Boot("h1"); err != nil {
+			if err := w.Bed.Boot("h1"); err != nil {
 				t.Fatal(err)
 			}
 			if !ended {
@@ -285,9 +302,36 @@ func TestJoinSurvivesPowerCutsOfTheSigner(t *testing.T) {
 			}
 			w.again(t, "h3", args...)
 			w.joined(t)
-			if out, err := w.ctl("h3", "get", "--prefix", "kept/", "--print-value-only"); err != nil || strings.Count(out, c.String()+"\n") != keys {
+			if out, err := w.Ctl("h3", "get", "--prefix", "kept/", "--print-value-only"); err != nil || strings.Count(out, c.String()+"\n") != keys {
 				t.Errorf("of %d keys the new member has %q, %v", keys, out, err)
 			}
+		})
+	}
+}
+
+// However often the power goes while a join fails and is taken back, the same
+// command takes it back in the end, with what the distribution had here.
+func TestUndoSurvivesPowerCuts(t *testing.T) {
+	w := here(t)
+	w.Machine(t, "h1", 11, w.Signer)
+	for _, c := range cuts(t, 8, 2500*time.Millisecond) {
+		t.Run(c.String(), func(t *testing.T) {
+			w.Machine(t, "h2", 12, w.Bare)
+			w.packaged(t, "h2")
+			before := w.packagedState(t, "h2")
+			args := w.Join(t, "--identity="+w.key(t, "h2", `permit="get-*"`))
+			w.On(t, "h2", "sync")
+			r := w.begin(t, "h2", c.point, args...)
+			if c.point == "" {
+				<-time.After(c.after)
+			} else if !w.stoppedOrRefused(t, "h2", r) {
+				t.Logf("the join was undone before %s", c.point)
+			}
+			w.cutPower(t, "h2")
+			if _, err := w.Bed.Exec("h2", args...); fleet.ExitCode(err) != 77 || !strings.Contains(err.Error(), "everything was undone") {
+				t.Errorf("the same again: %v", err)
+			}
+			w.isBack(t, "h2", before)
 		})
 	}
 }

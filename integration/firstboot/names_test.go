@@ -3,42 +3,44 @@ package firstboot
 import (
 	"strings"
 	"testing"
+
+	"github.com/signerd/signerd/integration/fleet"
 )
 
 // Members are reached by IPv6 addresses, and by host names.
 func TestNames(t *testing.T) {
 	w := here(t)
 	t.Run("IPv6", func(t *testing.T) {
-		w.machine(t, "h1", 11, w.bare)
-		if out, err := w.bed.Exec("h1", "sh", "-c", "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0 && ip address add fd00::11/128 dev lo"); err != nil {
+		w.Machine(t, "h1", 11, w.Bare)
+		if out, err := w.Bed.Exec("h1", "sh", "-c", "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0 && ip address add fd00::11/128 dev lo"); err != nil {
 			t.Fatal(err, out)
 		}
-		w.on(t, "h1", setup, "init", "--cluster="+cluster, "--address=fd00::11")
+		w.On(t, "h1", fleet.Setup, "init", "--cluster="+cluster, "--address=fd00::11")
 		ask := "ssh -o StrictHostKeyChecking=no -o BatchMode=yes signer@fd00::11 "
-		if out := w.on(t, "h1", "sh", "-c", ask+"get-peers && "+ask+"get-topology"); out != "https://[fd00::11]:2379\netcd-h1=https://[fd00::11]:2380\n" {
+		if out := w.On(t, "h1", "sh", "-c", ask+"get-peers && "+ask+"get-topology"); out != "https://[fd00::11]:2379\netcd-h1=https://[fd00::11]:2380\n" {
 			t.Errorf("the peers and the topology are %q", out)
 		}
-		w.on(t, "h1", "etcdctl", "--endpoints=https://[fd00::11]:2379", "--cacert=/etc/etcd/pki/ca.crt", "--cert=/etc/etcd/pki/member.crt",
+		w.On(t, "h1", "etcdctl", "--endpoints=https://[fd00::11]:2379", "--cacert=/etc/etcd/pki/ca.crt", "--cert=/etc/etcd/pki/member.crt",
 			"--key=/etc/etcd/pki/member.key", "put", "over", "IPv6")
 	})
 	t.Run("host names", func(t *testing.T) {
-		w.machine(t, "h1", 11, w.bare)
-		w.machine(t, "h2", 12, w.bare)
+		w.Machine(t, "h1", 11, w.Bare)
+		w.Machine(t, "h2", 12, w.Bare)
 		for _, host := range []string{"h1", "h2"} {
-			w.on(t, host, "sh", "-c", "printf '%s db1.test\\n%s db2.test\\n' "+w.bed.Address(11)+" "+w.bed.Address(12)+" >> /etc/hosts")
+			w.On(t, host, "sh", "-c", "printf '%s db1.test\\n%s db2.test\\n' "+w.Bed.Address(11)+" "+w.Bed.Address(12)+" >> /etc/hosts")
 		}
-		w.on(t, "h1", setup, "init", "--cluster="+cluster, "--address=db1.test")
-		w.on(t, "h2", "sh", "-c", "ssh-keyscan -t ed25519 db1.test > /root/.ssh/known_hosts") // as good as the fingerprint
-		args := []string{setup, "join", "--signer-ip", "db1.test:22", "--address=db2.test"}
-		if out, err := w.bed.Exec("h2", args...); exitCode(err) != 77 || !strings.Contains(err.Error(), "each address must be the source's, or stand in the key's permit") {
+		w.On(t, "h1", fleet.Setup, "init", "--cluster="+cluster, "--address=db1.test")
+		w.On(t, "h2", "sh", "-c", "ssh-keyscan -t ed25519 db1.test > /root/.ssh/known_hosts") // as good as the fingerprint
+		args := []string{fleet.Setup, "join", "--signer-ip", "db1.test:22", "--address=db2.test"}
+		if out, err := w.Bed.Exec("h2", args...); fleet.ExitCode(err) != 77 || !strings.Contains(err.Error(), "each address must be the source's, or stand in the key's permit") {
 			t.Errorf("a host name that no permit has: %v\n%s", err, out)
 		}
-		w.on(t, "h1", "sh", "-c", `sed -i 's/permit="get-\*,/permit="get-*,etcd-h2=db2.test,/' /etc/signerd/authorized_keys && signerd check && systemctl reload signerd`)
-		w.on(t, "h2", args...)
-		if out, err := w.ssh(t, "", "get-peers"); err != nil || out != "https://db1.test:2379\nhttps://db2.test:2379\n" {
+		w.On(t, "h1", "sh", "-c", `sed -i 's/permit="get-\*,/permit="get-*,etcd-h2=db2.test,/' /etc/signerd/authorized_keys && signerd check && systemctl reload signerd`)
+		w.On(t, "h2", args...)
+		if out, err := w.SSH(t, "", "get-peers"); err != nil || out != "https://db1.test:2379\nhttps://db2.test:2379\n" {
 			t.Errorf("the peers are %q, %v", out, err)
 		}
-		if out, err := w.ctl("h2", "put", "by", "name"); err != nil {
+		if out, err := w.Ctl("h2", "put", "by", "name"); err != nil {
 			t.Errorf("%v %s", err, out)
 		}
 	})
@@ -47,16 +49,16 @@ func TestNames(t *testing.T) {
 // Without a pin a person at the terminal is asked, as ssh asks.
 func TestQuestion(t *testing.T) {
 	w := here(t)
-	w.machine(t, "h1", 11, w.signer)
-	w.machine(t, "h2", 12, w.bare)
+	w.Machine(t, "h1", 11, w.Signer)
+	w.Machine(t, "h2", 12, w.Bare)
 	join := func(answer string) (string, error) {
-		return w.bed.Exec("h2", "sh", "-c", "(sleep 1; echo "+answer+"; sleep 12) | timeout 60 script -qec '"+setup+" join --signer-ip="+w.bed.Address(11)+"' /dev/null")
+		return w.Bed.Exec("h2", "sh", "-c", "(sleep 1; echo "+answer+"; sleep 12) | timeout 60 script -qec '"+fleet.Setup+" join --signer-ip="+w.Bed.Address(11)+"' /dev/null")
 	}
-	if out, err := join("no"); exitCode(err) != 77 || !strings.Contains(out, w.fingerprint(t)) || !strings.Contains(out, "was not accepted") {
+	if out, err := join("no"); fleet.ExitCode(err) != 77 || !strings.Contains(out, w.Fingerprint(t)) || !strings.Contains(out, "was not accepted") {
 		t.Errorf("no: %v\n%s", err, out)
 	}
 	if out, err := join("yes"); err != nil || !strings.Contains(out, "etcd-h2 is a member") {
 		t.Errorf("yes: %v\n%s", err, out)
 	}
-	w.on(t, "h2", "ssh-keygen", "-F", w.bed.Address(11), "-f", "/etc/signerd/known_hosts")
+	w.On(t, "h2", "ssh-keygen", "-F", w.Bed.Address(11), "-f", "/etc/signerd/known_hosts")
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/internal/need"
 )
 
@@ -16,7 +17,7 @@ func TestRPM(t *testing.T) {
 	w := here(t)
 	need.Programs(t, "rpm")
 	root := filepath.Join(t.TempDir(), "root")
-	if err := ran(exec.Command("cp", "-a", w.bed.Base(), root)); err != nil {
+	if err := ran(exec.Command("cp", "-a", w.Bed.Base(), root)); err != nil {
 		t.Fatal(err)
 	}
 	if err := ran(exec.Command("mount", "-t", "proc", "proc", filepath.Join(root, "proc"))); err != nil { // systemd-tmpfiles wants it
@@ -36,10 +37,10 @@ func TestRPM(t *testing.T) {
 		return string(out)
 	}
 	packages := func(version string) []string {
-		if _, err := w.packages(version, releaseTags); err != nil {
+		if _, err := w.Packages(version, releaseTags); err != nil {
 			t.Fatal(err)
 		}
-		found, err := filepath.Glob(filepath.Join(w.dir, "dist-"+version, "*.rpm"))
+		found, err := filepath.Glob(filepath.Join(w.Dir, "dist-"+version, "*.rpm"))
 		if err != nil || len(found) != 2 {
 			t.Fatalf("%v, %v", found, err)
 		}
@@ -63,7 +64,7 @@ func TestRPM(t *testing.T) {
 	// As after a first boot.
 	settings := filepath.Join(root, "etc/default/signerd")
 	for path, content := range map[string]string{settings: "GOMEMLIMIT=1GiB\n", filepath.Join(root, "var/lib/signerd-first-boot/receipt.json"): "{}"} {
-		write(t, path, content)
+		fleet.Write(t, path, content)
 	}
 	if err := os.RemoveAll(filepath.Join(root, "root/setup")); err != nil {
 		t.Fatal(err)
@@ -78,7 +79,7 @@ func TestRPM(t *testing.T) {
 	if data, err := os.ReadFile(settings); err != nil || string(data) != "GOMEMLIMIT=1GiB\n" {
 		t.Errorf("the settings are %q, %v", data, err)
 	}
-	write(t, filepath.Join(root, "var/lib/signerd/ledger-of-somebody"), "x")
+	fleet.Write(t, filepath.Join(root, "var/lib/signerd/ledger-of-somebody"), "x")
 	rpm("--nodeps", "--erase", "signerd", "signerd-first-boot")
 	if there("/usr/bin/signerd") || !there("/var/lib/signerd/ledger-of-somebody") {
 		t.Error("erasing leaves the program, or takes the state")

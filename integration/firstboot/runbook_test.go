@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/integration/hosts"
 )
 
@@ -32,9 +33,9 @@ func TestRunbook(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	b := &world{bed: bed, dir: w.dir, debs: w.debs, bare: w.bare}
+	b := &world{&fleet.World{Bed: bed, Dir: w.Dir, Debs: w.Debs, Bare: w.Bare}}
 	for name, n := range map[string]int{"etcd-1": 11, "etcd-2": 12, "etcd-3": 13, "kubemaster-01": 21, "old-1": 41} {
-		b.machine(t, name, n, b.bare)
+		b.Machine(t, name, n, b.Bare)
 		b.unprepare(t, name)
 	}
 	b.makeOld(t, "old-1")
@@ -49,7 +50,7 @@ func TestRunbook(t *testing.T) {
 			t.Fatalf("block %d is %q: every block says where it is typed", i+1, block[1])
 		}
 		if strings.Contains(block[2], "remove etcd-3") {
-			b.on(t, "etcd-3", "sync")                      // it ran for long
+			b.On(t, "etcd-3", "sync")                      // it ran for long
 			if err := bed.PowerOff("etcd-3"); err != nil { // and is dead
 				t.Fatal(err)
 			}
@@ -57,29 +58,29 @@ func TestRunbook(t *testing.T) {
 		r.enter(t, host, block[2])
 		if strings.Contains(block[2], "remove etcd-3") {
 			go func() { _ = bed.Boot("etcd-3") }() // its etcd will never be ready again
-			eventually(t, time.Minute, "etcd-3 is up", func() error {
+			fleet.Eventually(t, time.Minute, "etcd-3 is up", func() error {
 				_, err := bed.Exec("etcd-3", "true")
 				return err
 			})
 		}
 	}
 	for _, host := range []string{"etcd-1", "etcd-2", "etcd-3"} {
-		if voters, others := b.members(t, host); len(voters) != 3 || len(others) != 0 {
+		if voters, others := b.Members(t, host); len(voters) != 3 || len(others) != 0 {
 			t.Errorf("at the end the members on %s are %v and %v", host, voters, others)
 		}
 	}
-	if peers := b.on(t, "etcd-2", "ssh", "-i", "/mnt/operator", "signer@10.0.0.11", "get-peers"); !strings.Contains(peers, "https://10.0.0.32:2379\n") || strings.Contains(peers, "10.0.0.12") {
+	if peers := b.On(t, "etcd-2", "ssh", "-i", "/mnt/operator", "signer@10.0.0.11", "get-peers"); !strings.Contains(peers, "https://10.0.0.32:2379\n") || strings.Contains(peers, "10.0.0.12") {
 		t.Errorf("after etcd-2 moved get-peers is %s", peers)
 	}
 	// The others take its connections, which come from the new address.
-	if log := b.bed.Logs("etcd-1", "-u", "etcd", "--since", "-15s", "-g", "rejected connection"); strings.Contains(log, "10.0.0.12") || strings.Contains(log, "10.0.0.32") {
+	if log := b.Bed.Logs("etcd-1", "-u", "etcd", "--since", "-15s", "-g", "rejected connection"); strings.Contains(log, "10.0.0.12") || strings.Contains(log, "10.0.0.32") {
 		t.Errorf("etcd-1 refuses etcd-2:\n%s", log)
 	}
-	if _, err := b.bed.Exec("etcd-2", "sh", "-c", "ssh -i /mnt/image signer@10.0.0.11 kubemaster-02 < /etc/etcd/pki/member.csr"); err == nil {
+	if _, err := b.Bed.Exec("etcd-2", "sh", "-c", "ssh -i /mnt/image signer@10.0.0.11 kubemaster-02 < /etc/etcd/pki/member.csr"); err == nil {
 		t.Error("the image's key was withdrawn, and is let in")
 	}
-	if out, err := b.bed.Exec("old-1", "curl", "-sk", "--http1.1", "--cert", "/etc/etcd/pki/member.crt", "--key", "/etc/etcd/pki/member.key", "https://10.0.0.41:2380/version"); err != nil || !strings.Contains(out, "etcdserver") {
-		t.Errorf("a member on the peer port of what was taken over: %v %s\n%s", err, out, b.bed.Logs("old-1", "-u", "etcd", "-n", "3", "-g", "rejected"))
+	if out, err := b.Bed.Exec("old-1", "curl", "-sk", "--http1.1", "--cert", "/etc/etcd/pki/member.crt", "--key", "/etc/etcd/pki/member.key", "https://10.0.0.41:2380/version"); err != nil || !strings.Contains(out, "etcdserver") {
+		t.Errorf("a member on the peer port of what was taken over: %v %s\n%s", err, out, b.Bed.Logs("old-1", "-u", "etcd", "-n", "3", "-g", "rejected"))
 	}
 }
 
@@ -87,12 +88,12 @@ func TestRunbook(t *testing.T) {
 // with: without packages, with sshd, and root with no key to join by.
 func (w *world) unprepare(t *testing.T, name string) {
 	t.Helper()
-	w.on(t, name, "sh", "-c", "dpkg --purge signerd-first-boot signerd 2>/dev/null; mv /root/.ssh/id_ed25519 /mnt/operator; systemctl -q enable --now ssh; sync")
+	w.On(t, name, "sh", "-c", "dpkg --purge signerd-first-boot signerd 2>/dev/null; mv /root/.ssh/id_ed25519 /mnt/operator; systemctl -q enable --now ssh; sync")
 	if name == "kubemaster-01" {
-		w.on(t, name, "sh", "-c", "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
+		w.On(t, name, "sh", "-c", "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
 	} else {
-		for _, deb := range w.debs {
-			if err := w.bed.Push(name, deb, "/root/"); err != nil {
+		for _, deb := range w.Debs {
+			if err := w.Bed.Push(name, deb, "/root/"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -124,19 +125,19 @@ func (r *reader) enter(t *testing.T, host, block string) {
 		t.Fatalf("something is not filled in: %s", block)
 	}
 	if strings.Contains(block, "signer@") { // the person has looked at the host key
-		for _, address := range []string{"10.0.0.11", "10.0.0.41"} {
-			_, _ = r.bed.Exec(host, "sh", "-c", "grep -qs '^"+address+" ' /root/.ssh/known_hosts || ssh-keyscan -t ed25519 "+address+" >> /root/.ssh/known_hosts")
+		for _, address := range []string{"10.0.0.11", "10.0.0.12", "10.0.0.41"} {
+			_, _ = r.Bed.Exec(host, "sh", "-c", "grep -qs '^"+address+" ' /root/.ssh/known_hosts || ssh-keyscan -t ed25519 "+address+" >> /root/.ssh/known_hosts")
 		}
 	}
 	var out []byte
 	for try := 0; ; try++ {
-		cmd := r.bed.Command(host, "sh", "-eu")
+		cmd := r.Bed.Command(host, "sh", "-eu")
 		cmd.Stdin = strings.NewReader("cd /root\n" + block)
 		var err error
 		if out, err = cmd.CombinedOutput(); err == nil {
 			break
 		}
-		if exitCode(err) != 75 || try == 10 { // the runbook says to ask again then
+		if fleet.ExitCode(err) != 75 || try == 10 { // the runbook says to ask again then
 			t.Fatalf("on %s:\n%s\n%v\n%s", host, block, err, out)
 		}
 		<-time.After(time.Second)
@@ -154,12 +155,12 @@ func (r *reader) enter(t *testing.T, host, block string) {
 func (r *reader) public(t *testing.T, comment string) string {
 	t.Helper()
 	if host, ok := strings.CutPrefix(comment, "root@"); ok {
-		return strings.TrimSpace(r.on(t, host, "cat", "/root/.ssh/id_ed25519.pub"))
+		return strings.TrimSpace(r.On(t, host, "cat", "/root/.ssh/id_ed25519.pub"))
 	}
 	if comment == "operator" {
-		return strings.TrimSpace(r.on(t, "old-1", "cat", "/root/.ssh/authorized_keys"))
+		return strings.TrimSpace(r.On(t, "old-1", "cat", "/root/.ssh/authorized_keys"))
 	}
-	path := r.path("key-of-" + comment)
+	path := r.Path("key-of-" + comment)
 	if err := ran(exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path)); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ END
 printf '[Service]\nType=notify\nUser=etcd\nEnvironmentFile=/etc/default/etcd\nExecStart=/usr/local/bin/etcd\n[Install]\nWantedBy=multi-user.target\n' > /etc/systemd/system/etcd.service
 systemctl daemon-reload && systemctl -q enable --now etcd
 `
-	cmd := w.bed.Command(name, "sh", "-eu")
+	cmd := w.Bed.Command(name, "sh", "-eu")
 	cmd.Stdin = strings.NewReader(script)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatal(fmt.Errorf("%w: %s", err, out))

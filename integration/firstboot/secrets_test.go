@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/integration/lab"
 )
 
@@ -20,7 +21,7 @@ import (
 // that none is in a log.
 func (w *world) secret(t *testing.T, name string) {
 	t.Helper()
-	keys := strings.Fields(w.on(t, name, "sh", "-c",
+	keys := strings.Fields(w.On(t, name, "sh", "-c",
 		`grep -rlsE -e '-----BEGIN ([A-Z]+ )*PRIVATE KEY-----' /etc /var /root /run /tmp || true`))
 	if len(keys) == 0 {
 		t.Fatalf("%s has no private keys at all", name)
@@ -36,11 +37,11 @@ func (w *world) secret(t *testing.T, name string) {
 		case strings.HasPrefix(path, "/etc/signerd/"), strings.HasPrefix(path, "/var/lib/signerd/"):
 			owner = "signerd"
 		}
-		if got := strings.TrimSpace(w.on(t, name, "stat", "-c", "%a %U", path)); got != "600 "+owner {
+		if got := strings.TrimSpace(w.On(t, name, "stat", "-c", "%a %U", path)); got != "600 "+owner {
 			t.Errorf("%s: %s is %s, want 600 %s", name, path, got, owner)
 		}
 	}
-	if log := w.bed.Logs(name); strings.Contains(log, "BEGIN PRIVATE KEY") || strings.Contains(log, "BEGIN OPENSSH PRIVATE KEY") {
+	if log := w.Bed.Logs(name); strings.Contains(log, "BEGIN PRIVATE KEY") || strings.Contains(log, "BEGIN OPENSSH PRIVATE KEY") {
 		t.Errorf("%s: a private key is in the journal", name)
 	}
 }
@@ -48,9 +49,9 @@ func (w *world) secret(t *testing.T, name string) {
 // onlyAt makes sure that a member's private key is on no other host's disk.
 func (w *world) onlyAt(t *testing.T, name, other string) {
 	t.Helper()
-	body := strings.Split(w.on(t, name, "cat", "/etc/etcd/pki/member.key"), "\n")[1]
+	body := strings.Split(w.On(t, name, "cat", "/etc/etcd/pki/member.key"), "\n")[1]
 	// Not by systemd, which would write it down itself.
-	out, err := w.bed.Enter(other, "sh", "-c", "grep -rlsF --exclude-dir=proc --exclude-dir=sys "+body+" / || true")
+	out, err := w.Bed.Enter(other, "sh", "-c", "grep -rlsF --exclude-dir=proc --exclude-dir=sys "+body+" / || true")
 	if err != nil || out != "" {
 		t.Errorf("the key of %s is on %s: %s %v", name, other, out, err)
 	}
@@ -63,21 +64,21 @@ func (w *world) capture(t *testing.T, name string) (stop func() []byte) {
 	// packet(7): all protocols. perl is on every host.
 	const script = `socket(S, 17, 3, 768) or die "packet socket: $!"; $| = 1; print "ready\n";
 		until (-e "/run/enough") { vec($r = "", fileno(S), 1) = 1; if (select($r, my $w, my $e, 0.1)) { recv(S, $p, 65536, 0); syswrite(STDOUT, $p) } }`
-	cmd := w.bed.Within(name, "perl", "-e", script)
+	cmd := w.Bed.Within(name, "perl", "-e", script)
 	var packets, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &packets, &complaints
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the capture begins", func() error {
-		out, err := w.bed.Enter(name, "sh", "-c", "tail -n +2 /proc/net/packet | wc -l")
+	fleet.Eventually(t, 10*time.Second, "the capture begins", func() error {
+		out, err := w.Bed.Enter(name, "sh", "-c", "tail -n +2 /proc/net/packet | wc -l")
 		if err == nil && strings.TrimSpace(out) == "0" {
 			err = errors.New("no packet socket yet")
 		}
 		return err
 	})
 	return func() []byte {
-		if _, err := w.bed.Enter(name, "touch", "/run/enough"); err != nil {
+		if _, err := w.Bed.Enter(name, "touch", "/run/enough"); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
@@ -91,7 +92,7 @@ func (w *world) capture(t *testing.T, name string) (stop func() []byte) {
 // it is; what it says openly is.
 func (w *world) unseen(t *testing.T, name string, packets []byte) {
 	t.Helper()
-	block, _ := pem.Decode([]byte(w.on(t, name, "cat", "/etc/etcd/pki/member.key")))
+	block, _ := pem.Decode([]byte(w.On(t, name, "cat", "/etc/etcd/pki/member.key")))
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		t.Fatal(err)

@@ -97,21 +97,31 @@ var (
 
 // Call implements sshfront.Caller.
 func (c *caller) Call(ctx context.Context, line string, stdin sshfront.Stdin) (wire.Answer, error) {
-	answer, err := c.call(ctx, line, stdin)
-	return answer, public(err)
-}
-
-func (c *caller) call(ctx context.Context, line string, stdin sshfront.Stdin) (wire.Answer, error) {
 	if c.grant != nil && c.grant.Forced != "" {
 		line = c.grant.Forced
 	}
+	verb := "none"
+	command, err := parse(line)
+	var answer wire.Answer
+	if err == nil {
+		verb = string(command.Verb)
+		answer, err = c.call(ctx, command, stdin)
+	}
+	told := public(err)
+	if c.desk.meter != nil {
+		c.desk.meter.Command(verb, wire.StatusOf(told), reasonOf(err))
+	}
+	return answer, told
+}
+
+func parse(line string) (wire.Command, error) {
 	if strings.Trim(line, " ") == "" {
-		return wire.Answer{}, errNoCommand
+		return wire.Command{}, errNoCommand
 	}
-	command, err := wire.Parse(line)
-	if err != nil {
-		return wire.Answer{}, err
-	}
+	return wire.Parse(line)
+}
+
+func (c *caller) call(ctx context.Context, command wire.Command, stdin sshfront.Stdin) (wire.Answer, error) {
 	handle, ok := handlers[command.Verb]
 	if !ok {
 		return wire.Answer{}, fmt.Errorf("%w: %s is not served here; ask for help", wire.ErrCommand, command.Verb)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
@@ -20,8 +21,18 @@ type Desk struct {
 	cluster *peers.Cluster
 	trust   []byte // PEM, further CAs to hand out
 	keys    atomic.Pointer[authkeys.Keys]
+	meter   Meter
 	now     func() time.Time
 }
+
+// Meter counts commands by what they ask for and their status; reason is in a word
+// why a command did not end with 0.
+type Meter interface {
+	Command(command string, status wire.Status, reason string)
+}
+
+// SetMeter lets a Meter count commands from now on; before it nobody does.
+func (d *Desk) SetMeter(m Meter) { d.meter = m }
 
 // New makes a Desk that nobody may log in to yet; SetKeys says who may.
 func New(s *signer.Signer, clients signer.Clients, cluster *peers.Cluster, trust []byte) *Desk {

@@ -11,27 +11,42 @@ import (
 )
 
 // statuses is everything a client may learn of an error: its status and its
-// text, which is the error's own unless one stands here.
+// text, which is the error's own unless one stands here. The reason is for
+// whoever counts.
 var statuses = []struct {
 	err    error
 	status wire.Status
+	reason string
 	text   string
 }{
-	{errNoCommand, wire.Usage, wire.UsageText},
-	{wire.ErrCommand, wire.Usage, ""},
-	{wire.ErrName, wire.BadName, ""},
-	{signer.ErrRequest, wire.BadRequest, ""},
-	{errDenied, wire.Denied, ""},
-	{signer.ErrHeld, wire.Denied, ""},
-	{peers.ErrTaken, wire.Denied, ""},
-	{signer.ErrRetry, wire.Retry, ""},
-	{peers.ErrBusy, wire.Retry, ""},
-	{sshfront.ErrInputOpen, wire.BadRequest, "bad request: the request on stdin did not end in time: send it as in base64 < client.csr | ssh signer@HOST NAME"},
-	{errHalfRemoved, wire.Retry, "not now: the member is removed from etcd, but its name is still held, since the signer cannot write its ledger; ask again"},
-	{signer.ErrUnrecorded, wire.Retry, "not now: the signer cannot write its ledger, so nothing was signed or released; ask again, and tell its operator to look at the journal"},
-	{peers.ErrAway, wire.Retry, "not now: the signer cannot use etcd; ask again, and if that does not help look at the signer's journal"},
-	{context.DeadlineExceeded, wire.Retry, "not now: it took too long; ask again"},
-	{context.Canceled, wire.Retry, "not now: the connection ended; ask again"},
+	{errNoCommand, wire.Usage, "no_command", wire.UsageText},
+	{wire.ErrCommand, wire.Usage, "bad_command", ""},
+	{wire.ErrName, wire.BadName, "bad_name", ""},
+	{signer.ErrRequest, wire.BadRequest, "bad_request", ""},
+	{errDenied, wire.Denied, "not_permitted", ""},
+	{signer.ErrHeld, wire.Denied, "name_held", ""},
+	{peers.ErrTaken, wire.Denied, "member_taken", ""},
+	{signer.ErrRetry, wire.Retry, "limit", ""},
+	{peers.ErrBusy, wire.Retry, "etcd_busy", ""},
+	{sshfront.ErrInputOpen, wire.BadRequest, "input_open", "bad request: the request on stdin did not end in time: send it as in base64 < client.csr | ssh signer@HOST NAME"},
+	{errHalfRemoved, wire.Retry, "ledger", "not now: the member is removed from etcd, but its name is still held, since the signer cannot write its ledger; ask again"},
+	{signer.ErrUnrecorded, wire.Retry, "ledger", "not now: the signer cannot write its ledger, so nothing was signed or released; ask again, and tell its operator to look at the journal"},
+	{peers.ErrAway, wire.Retry, "etcd_away", "not now: the signer cannot use etcd; ask again, and if that does not help look at the signer's journal"},
+	{context.DeadlineExceeded, wire.Retry, "timeout", "not now: it took too long; ask again"},
+	{context.Canceled, wire.Retry, "client_gone", "not now: the connection ended; ask again"},
+}
+
+// reasonOf gives the reason of an error, in a word.
+func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, known := range statuses {
+		if errors.Is(err, known.err) {
+			return known.reason
+		}
+	}
+	return "internal"
 }
 
 // public turns an error into what the client may know of it. One that is not

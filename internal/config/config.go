@@ -36,6 +36,7 @@ type Config struct {
 	Clients        []wire.Glob
 	Identity       string // empty: the default
 	Trust          []string
+	Metrics        string // loopback host:port; empty: none
 	SSHProfile     string
 	Retention      time.Duration
 	Limits         Limits
@@ -120,6 +121,7 @@ type file struct {
 	Clients        []string `yaml:"clients"`
 	Identity       string   `yaml:"identity"`
 	Trust          []string `yaml:"trust"`
+	Metrics        string   `yaml:"metrics"`
 	SSHProfile     string   `yaml:"ssh_profile"`
 	Retention      string   `yaml:"retention"`
 	Limits         Limits   `yaml:"limits"`
@@ -189,6 +191,7 @@ func (r *reader) read(f file) *Config {
 		Authority:      r.path("authority", f.Authority),
 		Ledger:         r.path("ledger", f.Ledger),
 		Identity:       f.Identity,
+		Metrics:        f.Metrics,
 		SSHProfile:     f.SSHProfile,
 		Limits:         f.Limits,
 	}
@@ -221,6 +224,9 @@ func (r *reader) read(f file) *Config {
 	for _, path := range f.Trust {
 		c.Trust = append(c.Trust, r.path("trust", path))
 	}
+	if f.Metrics != "" {
+		r.loopback("metrics", f.Metrics)
+	}
 	if c.Retention, err = parseDays(f.Retention); err != nil || c.Retention < minRetention {
 		r.problem("retention: %q is not a number of days like 400d, of at least %s", f.Retention, formatDays(minRetention))
 	}
@@ -243,6 +249,14 @@ func (r *reader) endpoint(endpoint string) {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
 		r.problem("etcd: %q is not of the form https://host:port", endpoint)
+	}
+}
+
+// loopback keeps what has no login of its own on this machine.
+func (r *reader) loopback(key, address string) {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !a.Addr().IsLoopback() {
+		r.problem("%s: %q is not a loopback address with a port, as 127.0.0.1:9289", key, address)
 	}
 }
 

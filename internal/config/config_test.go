@@ -34,6 +34,7 @@ func TestAllKeys(t *testing.T) {
 	c, err := Parse("/etc/signerd/signerd.yaml", []byte(minimal+`clients: ["kubemaster-*", "worker-*"]
 identity: spiffe://prod.example
 trust: [old-ca.crt]
+metrics: "[::1]:9289"
 ssh_profile: strict
 retention: 100d
 limits:

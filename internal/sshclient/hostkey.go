@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"regexp"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -30,17 +29,6 @@ func (e *UnknownKeyError) Error() string {
 }
 
 func (e *UnknownKeyError) Unwrap() error { return ErrHostKey }
-
-var fingerprintForm = regexp.MustCompile(`^SHA256:[A-Za-z0-9+/]{43}$`)
-
-// ParseFingerprint accepts the fingerprint of a host key as ssh-keygen -l prints
-// it.
-func ParseFingerprint(s string) (string, error) {
-	if !fingerprintForm.MatchString(s) {
-		return "", fmt.Errorf("%q is not a fingerprint as ssh-keygen -l prints it: SHA256: and 43 characters", s)
-	}
-	return s, nil
-}
 
 // check is an ssh.HostKeyCallback. Its error wraps ErrHostKey.
 func (h HostKey) check(host string, remote net.Addr, key ssh.PublicKey) error {

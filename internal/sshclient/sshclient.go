@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -173,27 +172,6 @@ func (l *limited) Write(p []byte) (int, error) {
 		return 0, errors.New("the answer is too long")
 	}
 	return l.buffer.Write(p)
-}
-
-// ParseAddress reads the address of a signer: a host name, an IPv4 or an IPv6
-// address, the latter with or without brackets, with :port or without, which is
-// then 22.
-func ParseAddress(s string) (string, error) {
-	host, port := s, "22"
-	if h, p, err := net.SplitHostPort(s); err == nil {
-		host, port = h, p
-	} else if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
-		host = s[1 : len(s)-1]
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || number == 0 {
-		return "", fmt.Errorf("%q has no port number between 1 and 65535 after its colon", s)
-	}
-	address, err := wire.ParseAddress(host)
-	if err != nil {
-		return "", err
-	}
-	return net.JoinHostPort(address.String(), port), nil
 }
 
 // LoadKey reads a private key, in any form that ssh reads.

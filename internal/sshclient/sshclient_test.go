@@ -31,22 +31,6 @@ func newKey(t *testing.T) ssh.Signer {
 	return key
 }
 
-func TestParseAddress(t *testing.T) {
-	for text, want := range map[string]string{
-		"10.0.0.11": "10.0.0.11:22", "10.0.0.11:2222": "10.0.0.11:2222", "fd00::11": "[fd00::11]:22", "[fd00::11]": "[fd00::11]:22",
-		"[fd00::11]:2222": "[fd00::11]:2222", "Leader.example": "leader.example:22", "leader.example:1": "leader.example:1",
-	} {
-		if got, err := ParseAddress(text); err != nil || got != want {
-			t.Errorf("%q is %q, %v; want %q", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", ":22", "10.0.0.11:", "10.0.0.11:0", "10.0.0.11:65536", "10.0.0.11:ssh", "a b", "signer@10.0.0.11", "[fd00::11", "10.0.0.256"} {
-		if got, err := ParseAddress(text); err == nil {
-			t.Errorf("%q is %q", text, got)
-		}
-	}
-}
-
 // A host key is known by its fingerprint or else by a file.
 func TestHostKey(t *testing.T) {
 	key, other := newKey(t).PublicKey(), newKey(t).PublicKey()

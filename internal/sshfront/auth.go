@@ -46,6 +46,7 @@ func (s *Server) config(c *conn) *ssh.ServerConfig {
 		},
 		AuthLogCallback: func(_ ssh.ConnMetadata, _ string, err error) {
 			if err == nil {
+				s.count("login")
 				c.loggedIn()
 				c.ticket.loggedIn()
 			}

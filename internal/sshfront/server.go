@@ -22,6 +22,17 @@ type Options struct {
 	Limits  Limits
 	Gate    Gate
 	Log     zerolog.Logger
+	Meter   Meter // nil: nobody counts
+}
+
+// Meter counts connections by how they went: login, denied, limited (turned away
+// before a word), health_check, or ended before login.
+type Meter interface{ Connection(outcome string) }
+
+func (s *Server) count(outcome string) {
+	if s.options.Meter != nil {
+		s.options.Meter.Connection(outcome)
+	}
 }
 
 // Server serves SSH connections until it is shut down.
@@ -148,6 +159,7 @@ func (s *Server) handle(raw net.Conn) {
 	source := remoteAddress(raw)
 	ticket, err := s.guard.admit(source)
 	if err != nil {
+		s.count("limited")
 		s.refusals.Warn().Stringer("source", source).Str("reason", err.Error()).Msg("connection refused")
 		return
 	}
@@ -180,12 +192,17 @@ func (s *Server) untrack(c *conn) {
 // logFailure logs a connection that ended before login.
 func (s *Server) logFailure(c *conn, err error) {
 	if c.silent() && anyContains(s.options.Limits.HealthChecks, c.source) {
+		s.count("health_check")
 		return
 	}
 	event := s.refusals.Info().Stringer("source", c.source)
 	if denied, ok := errors.AsType[*ssh.ServerAuthError](err); ok {
+		s.count("denied")
 		event.Errs("reasons", denied.Errors).Msg("login denied")
-	} else if c.silent() || errors.Is(err, io.EOF) {
+		return
+	}
+	s.count("ended")
+	if c.silent() || errors.Is(err, io.EOF) {
 		event.Msg("the client went away before login")
 	} else {
 		event.Str("reason", err.Error()).Msg("no login")

@@ -74,9 +74,27 @@ func parse(out string) State {
 	return s
 }
 
+// Ended gives why a unit does not run any more, with its last words, or nil while
+// it does. With Restart= systemd tries again and again, so that auto-restart is
+// an end.
+func Ended(ctx context.Context, name string) error {
+	s, err := Get(ctx, name)
+	if err != nil || s.Up() && s.Sub != "auto-restart" {
+		return err
+	}
+	return fmt.Errorf("%s does not run (%s, %s); its last words:\n%s",
+		strings.TrimSuffix(name, ".service"), s.Active, s.Sub, Tail(ctx, name, 5))
+}
+
 // Start starts a unit without waiting until it is ready.
 func Start(ctx context.Context, name string) error {
 	_, err := systemctl(ctx, "start", "--no-block", name)
+	return err
+}
+
+// Restart stops a unit and starts it again without waiting until it is ready.
+func Restart(ctx context.Context, name string) error {
+	_, err := systemctl(ctx, "restart", "--no-block", name)
 	return err
 }
 

@@ -1,0 +1,313 @@
+package renewal
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signerd/signerd/integration/fleet"
+)
+
+// Members take other CAs by a restart, one at a time, whatever becomes of one of
+// them meanwhile, and writes go on.
+func TestTrustChanges(t *testing.T) {
+	w := cluster(t)
+	began := time.Now()
+	for i, test := range []struct {
+		name string
+		do   func(*testing.T)
+	}{
+		{"all are well", func(t *testing.T) { w.trust(t, "plain") }},
+		{"one is down", w.oneDown},
+		{"one hangs", w.oneHangs},
+		{"the holder is killed", w.holderKilled},
+		{"the holder stands still", w.holderFrozen},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := w.newClient(t, fmt.Sprintf("kubemaster-1%d", i))
+			writes := w.write(t, c, 50)
+			test.do(t)
+			w.trusted(t, 2*time.Minute)
+			w.oneByOne(t, began)
+			report, err := writes.Stop()
+			t.Log(report)
+			// What hangs goes on acknowledging packets: a client's keepalive takes
+			// longer to find that out than a write may wait.
+			if hung := test.name == "one hangs"; err != nil || report.Lost > 0 && !hung {
+				t.Errorf("writes were lost: %s, %v", report, err)
+			}
+			if report.LongestGap > 5*time.Second {
+				t.Errorf("for %s nobody could write: the quorum was lost", report.LongestGap)
+			}
+		})
+	}
+	t.Run("without quorum", w.withoutQuorum)
+	t.Run("two ports that differ", w.portsDiffer)
+}
+
+// trust lets the signer hand out one more CA, another one for each name, in the
+// place of the one before.
+func (w *world) trust(t *testing.T, name string) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "extra.crt")
+	if out, err := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", filepath.Join(dir, "key"),
+		"-out", path, "-days", "10", "-subj", "/CN=extra "+name).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := w.Bed.Push("h1", path, "/etc/signerd/extra.crt"); err != nil {
+		t.Fatal(err)
+	}
+	w.On(t, "h1", "sh", "-c", "chmod 644 /etc/signerd/extra.crt; grep -q trust: /etc/signerd/signerd.yaml || echo 'trust: [extra.crt]' >> /etc/signerd/signerd.yaml; "+
+		"signerd check && systemctl restart signerd && sync")
+}
+
+// loaded gives the names of the CAs that an etcd trusts at a port, as it says to
+// whoever connects.
+func (w *world) loaded(address string) (string, error) {
+	out, err := exec.Command("timeout", "5", "sh", "-c", "openssl s_client -connect "+address+" < /dev/null 2>/dev/null | sed -n '/^Acceptable client/,/^\\(Client Cert\\|Requested\\|Shared\\|Peer\\|---\\)/p'").Output()
+	if err != nil || !strings.Contains(string(out), "CN") {
+		return "", fmt.Errorf("%s does not say what it trusts: %q %w", address, out, err)
+	}
+	return string(out), nil
+}
+
+// trusted waits until every port of every member trusts what the signer hands out.
+func (w *world) trusted(t *testing.T, atMost time.Duration) {
+	t.Helper()
+	bundle := w.On(t, "h1", "openssl", "x509", "-in", "/etc/signerd/extra.crt", "-noout", "-subject", "-nameopt", "RFC2253")
+	extra := strings.TrimPrefix(strings.TrimSpace(bundle), "subject=CN=")
+	for _, address := range slices.Concat(w.ports("2379"), w.ports("2380")) {
+		fleet.Eventually(t, atMost, address+" trusts "+extra, func() error {
+			names, err := w.loaded(address)
+			if err == nil && (!strings.Contains(names, extra) || strings.Count(names, "extra") != 1) {
+				err = fmt.Errorf("it trusts %s", names)
+			}
+			return err
+		})
+	}
+	w.well(t, time.Minute)
+}
+
+// oneByOne makes sure that at no time sync restarted two members: from each
+// "restarting" to the member's "is back", or the end of the run, nobody else began.
+func (w *world) oneByOne(t *testing.T, since time.Time) {
+	t.Helper()
+	type span struct {
+		host       string
+		begin, end float64
+	}
+	var spans []span
+	for _, name := range names {
+		open := -1
+		for _, line := range w.said(name, "signerd-sync", since, "") {
+			at, _ := strconv.ParseFloat(strings.Fields(line + " 0")[0], 64)
+			switch {
+			case strings.Contains(line, "Starting "): // the run before may have ended with its machine
+				open = -1
+			case strings.Contains(line, "restarting etcd"):
+				spans = append(spans, span{name, at, at})
+				open = len(spans) - 1
+			case open >= 0:
+				spans[open].end = at
+				if strings.Contains(line, "etcd is back") || strings.Contains(line, "exited") {
+					open = -1
+				}
+			}
+		}
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.begin, b.begin) })
+	for i := 1; i < len(spans); i++ {
+		if a, b := spans[i-1], spans[i]; a.host != b.host && b.begin < a.end {
+			t.Errorf("%s was restarted at %.2f, while %s was from %.2f to %.2f", b.host, b.begin, a.host, a.begin, a.end)
+		}
+	}
+	t.Logf("%d restarts so far, one by one", len(spans))
+}
+
+// nobody makes sure that sync restarts no member for a while.
+func (w *world) nobody(t *testing.T, hosts ...string) {
+	t.Helper()
+	began := time.Now()
+	for _, name := range hosts {
+		fleet.Eventually(t, time.Minute, name+" says that it waits for h3", func() error {
+			for _, line := range w.said(name, "signerd-sync", began, "waiting to restart etcd") {
+				if strings.Contains(line, "etcd-h3") || strings.Contains(line, w.Bed.Address(13)) {
+					return nil
+				}
+			}
+			return fmt.Errorf("it says %s", w.said(name, "signerd-sync", began, ""))
+		})
+	}
+	<-time.After(10 * time.Second)
+	for _, name := range hosts {
+		if lines := w.said(name, "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
+			t.Errorf("%s restarted etcd: %s", name, lines[0])
+		}
+	}
+}
+
+func (w *world) oneDown(t *testing.T) {
+	w.On(t, "h3", "sync")
+	if err := w.Bed.PowerOff("h3"); err != nil {
+		t.Fatal(err)
+	}
+	w.trust(t, "down")
+	w.nobody(t, "h1", "h2")
+	if err := w.Bed.Boot("h3"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) oneHangs(t *testing.T) {
+	w.On(t, "h3", "pkill", "-STOP", "-x", "etcd")
+	w.trust(t, "hangs")
+	w.nobody(t, "h1", "h2")
+	w.On(t, "h3", "pkill", "-CONT", "-x", "etcd")
+}
+
+// atItsTurn lets sync on h2 stop right after it has got the turn to restart.
+func (w *world) atItsTurn(t *testing.T, name string) {
+	t.Helper()
+	for _, host := range names {
+		w.On(t, host, "sh", "-c", "systemctl stop signerd-sync.timer; systemctl stop signerd-sync.service")
+	}
+	w.trust(t, name)
+	w.On(t, "h2", "sh", "-c", "printf '[Service]\\nEnvironment=SIGNERD_STOP=turn-1\\n' > /etc/systemd/system/signerd-sync.service.d/stop.conf && "+
+		"systemctl daemon-reload && systemctl start --no-block signerd-sync.service")
+	fleet.Eventually(t, time.Minute, "h2 has its turn and stands still", func() error {
+		out, err := w.Bed.Enter("h2", "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null")
+		if !strings.Contains(out, "(signerd) T ") {
+			return fmt.Errorf("it does not: %w", err)
+		}
+		return nil
+	})
+	w.On(t, "h2", "sh", "-c", "rm /etc/systemd/system/signerd-sync.service.d/stop.conf && systemctl daemon-reload")
+	for _, host := range []string{"h1", "h3"} {
+		w.On(t, host, "systemctl", "start", "signerd-sync.timer")
+	}
+}
+
+// othersFirst waits until h1 and h3 trust what they should.
+func (w *world) othersFirst(t *testing.T, name string) {
+	t.Helper()
+	for _, n := range []int{11, 13} {
+		fleet.Eventually(t, 2*time.Minute, fmt.Sprint("host ", n, " has had its turn"), func() error {
+			names, err := w.loaded(w.Bed.Address(n) + ":2379")
+			if err == nil && !strings.Contains(names, "extra "+name) {
+				err = fmt.Errorf("it trusts %s", names)
+			}
+			return err
+		})
+	}
+}
+
+func (w *world) holderKilled(t *testing.T) {
+	w.atItsTurn(t, "killed")
+	w.On(t, "h2", "pkill", "-KILL", "-x", "signerd")
+	w.othersFirst(t, "killed")
+	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
+}
+
+func (w *world) holderFrozen(t *testing.T) {
+	w.atItsTurn(t, "frozen")
+	w.othersFirst(t, "frozen")
+	began := time.Now()
+	w.On(t, "h2", "pkill", "-CONT", "-x", "signerd")
+	fleet.Eventually(t, time.Minute, "h2 says that its turn ran out", func() error {
+		if lines := w.said("h2", "signerd-sync", began, "the turn to restart ran out"); len(lines) == 0 {
+			return fmt.Errorf("it does not")
+		}
+		return nil
+	})
+	if lines := w.said("h2", "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
+		t.Errorf("h2 restarted etcd without its turn: %s", lines[0])
+	}
+	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
+}
+
+// withoutQuorum: an etcd that trusts what it should not, and waits for the others,
+// is started again, since that may be what keeps them out.
+func (w *world) withoutQuorum(t *testing.T) {
+	for _, name := range []string{"h2", "h3"} {
+		w.On(t, name, "sync")
+		if err := w.Bed.PowerOff(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.On(t, "h1", "sh", "-c", "systemctl stop signerd-sync.timer signerd-sync.service; systemctl restart --no-block etcd")
+	fleet.Eventually(t, time.Minute, "etcd on h1 waits for the others", func() error {
+		_, err := w.loaded(w.Bed.Address(11) + ":2380")
+		return err
+	})
+	w.trust(t, "quorum")
+	began := time.Now()
+	fleet.Eventually(t, time.Minute, "h1 starts etcd again", func() error {
+		_, _ = w.Bed.Exec("h1", "signerd", "sync")
+		names, err := w.loaded(w.Bed.Address(11) + ":2380")
+		if err == nil && !strings.Contains(names, "extra quorum") {
+			err = fmt.Errorf("it trusts %s", names)
+		}
+		return err
+	})
+	t.Logf("the peer port of h1 trusts the right CAs %s after they changed", time.Since(began).Round(time.Second))
+	for _, name := range []string{"h2", "h3"} {
+		go func() { _ = w.Bed.Boot(name) }()
+	}
+	w.On(t, "h1", "systemctl", "start", "signerd-sync.timer")
+	w.trusted(t, 2*time.Minute)
+}
+
+// portsDiffer: etcd reads its CAs for the peer port when it starts, and for the
+// client port when it has a quorum; a file that changed between gives it two.
+func (w *world) portsDiffer(t *testing.T) {
+	for _, name := range names {
+		w.On(t, name, "sh", "-c", "systemctl stop signerd-sync.timer signerd-sync.service; sync")
+	}
+	for _, name := range []string{"h2", "h3"} {
+		if err := w.Bed.PowerOff(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	right := w.On(t, "h1", "cat", "/etc/etcd/pki/ca.crt")
+	wrong := filepath.Join(t.TempDir(), "wrong.crt")
+	if err := os.WriteFile(wrong, []byte(right), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("sh", "-c", "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -days 10 -subj '/CN=extra wrong' >> "+wrong).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.On(t, "h1", "cp", "/etc/etcd/pki/ca.crt", "/root/right.crt")
+	if err := w.Bed.Push("h1", wrong, "/etc/etcd/pki/ca.crt"); err != nil {
+		t.Fatal(err)
+	}
+	w.On(t, "h1", "sh", "-c", "chmod 644 /etc/etcd/pki/ca.crt; systemctl restart --no-block etcd")
+	fleet.Eventually(t, time.Minute, "the peer port trusts too much", func() error {
+		names, err := w.loaded(w.Bed.Address(11) + ":2380")
+		if err == nil && !strings.Contains(names, "extra wrong") {
+			err = fmt.Errorf("it trusts %s", names)
+		}
+		return err
+	})
+	w.On(t, "h1", "cp", "/root/right.crt", "/etc/etcd/pki/ca.crt")
+	for _, name := range []string{"h2", "h3"} {
+		go func() { _ = w.Bed.Boot(name) }()
+	}
+	w.well(t, time.Minute)
+	client, err := w.loaded(w.Bed.Address(11) + ":2379")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if peer, err := w.loaded(w.Bed.Address(11) + ":2380"); err != nil || peer == client {
+		t.Fatalf("the ports do not differ: %v", err)
+	}
+	w.On(t, "h1", "systemctl", "start", "signerd-sync.timer")
+	w.trusted(t, 2*time.Minute)
+}

@@ -1,0 +1,171 @@
+// Package member is this machine as a member of the etcd cluster: the key and
+// the certificates that it shows, the CAs that it trusts, and what its etcd
+// really serves. It changes nothing.
+package member
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+// Dir is where first-boot puts what a member shows and trusts.
+const Dir = "/etc/etcd/pki"
+
+// EtcdUnit is etcd's unit.
+const EtcdUnit = "etcd.service"
+
+// etcd's ports, as everybody has them.
+const (
+	ClientPort  = "2379"
+	PeerPort    = "2380"
+	MetricsPort = "2381"
+)
+
+// LocalEndpoint is the client URL of the etcd on this machine.
+const LocalEndpoint = "https://127.0.0.1:" + ClientPort
+
+// Files are where a member's etcd finds its certificate, PEM with what it needs
+// below it, the key of it, and the bundle of CAs that it trusts.
+type Files struct{ Certificate, Key, Trust string }
+
+// Standard are the files that first-boot makes, for both of etcd's ports.
+var Standard = Files{Certificate: Dir + "/member.crt", Key: Dir + "/member.key", Trust: Dir + "/ca.crt"}
+
+// LoadKey reads the private key, which nobody but its owner may read. That it
+// is missing is fs.ErrNotExist.
+func (f Files) LoadKey() (crypto.Signer, error) {
+	data, err := durable.ReadSecret(f.Key)
+	if err != nil {
+		return nil, err
+	}
+	key, err := signer.ParsePrivateKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Key, err)
+	}
+	return key, nil
+}
+
+// SSHKeys are the key as a way in at the signer.
+func (f Files) SSHKeys() ([]ssh.Signer, error) {
+	key, err := f.LoadKey()
+	if err != nil {
+		return nil, err
+	}
+	s, err := ssh.NewSignerFromSigner(key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Key, err)
+	}
+	return []ssh.Signer{s}, nil
+}
+
+// Request makes a certificate signing request for the key, PEM. Only its key
+// counts.
+func (f Files) Request() ([]byte, error) {
+	key, err := f.LoadKey()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+}
+
+// Chain reads the certificate, first, and what it needs below it.
+func (f Files) Chain() ([]*x509.Certificate, error) { return readCertificates(f.Certificate) }
+
+// CAs reads the bundle.
+func (f Files) CAs() ([]*x509.Certificate, error) { return readCertificates(f.Trust) }
+
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := signer.ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certificates, nil
+}
+
+// Credentials are the member's own, for its questions to etcd.
+func (f Files) Credentials() (peers.Credentials, error) {
+	pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+	if err != nil {
+		return peers.Credentials{}, err
+	}
+	cas, err := f.CAs()
+	if err != nil {
+		return peers.Credentials{}, err
+	}
+	return peers.Credentials{
+		Roots:       Pool(cas),
+		Certificate: func(context.Context) (*tls.Certificate, error) { return &pair, nil },
+	}, nil
+}
+
+// Pool makes CAs something to verify by.
+func Pool(cas []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range cas {
+		pool.AddCert(c)
+	}
+	return pool
+}
+
+// Fits says whether a certificate is for a key.
+func Fits(c *x509.Certificate, key crypto.Signer) error {
+	public, ok := c.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(key.Public()) {
+		return errors.New("the certificate is for another key")
+	}
+	return nil
+}
+
+// Fingerprints gives the lower-case hex SHA-256 of the DER of each certificate
+// of a bundle, PEM.
+func Fingerprints(bundle []byte) ([]string, error) {
+	certificates, err := signer.ParseCertificates(bundle)
+	if err != nil {
+		return nil, err
+	}
+	prints := make([]string, 0, len(certificates))
+	for _, c := range certificates {
+		prints = append(prints, signer.Fingerprint(c))
+	}
+	return prints, nil
+}
+
+// SameCertificates says whether two bundles hold the same in the same order.
+func SameCertificates(a, b []byte) bool {
+	first, err := signer.ParseCertificates(a)
+	if err != nil {
+		return false
+	}
+	second, err := signer.ParseCertificates(b)
+	if err != nil || len(first) != len(second) {
+		return false
+	}
+	for i := range first {
+		if !bytes.Equal(first[i].Raw, second[i].Raw) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,121 @@
+package report
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/member"
+	"github.com/signerd/signerd/internal/unit"
+	"github.com/signerd/signerd/signer"
+)
+
+// A CA is to be rotated when a tenth of its life is left. A member's certificate
+// is renewed when two thirds are, so that at a half something is wrong.
+const (
+	caWarns     = 10
+	memberWarns = 2
+)
+
+// Member looks at this machine as a member: the CAs it trusts, its certificates,
+// what its etcd really serves, and whether it is renewed.
+func Member(ctx context.Context, m *config.Member, now time.Time) []Finding {
+	files := member.Files(m.Client)
+	var all []Finding
+	cas, err := files.CAs()
+	if err != nil {
+		all = append(all, broken("CAs", files.Trust, err)...)
+	}
+	for _, ca := range cas {
+		all = append(all, expiring("CA", signer.Fingerprint(ca)[:16], ca, now, caWarns, "rotate the CA"))
+	}
+	if m.Manage {
+		all = append(all, managed(m, files, cas, now)...)
+		all = append(all, renewal(ctx)...)
+	} else {
+		all = append(all, broken("certificate", "of an operator", member.CheckSupplied(m, now))...)
+	}
+	client, peer := member.Addresses(m.Addresses[0].String())
+	all = append(all, served(ctx, client, files, now)...)
+	return append(all, served(ctx, peer, member.Files(m.Peer), now)...)
+}
+
+// managed looks at a certificate that signerd sync renews.
+func managed(m *config.Member, files member.Files, cas []*x509.Certificate, now time.Time) []Finding {
+	chain, err := files.Chain()
+	if err != nil {
+		return broken("certificate", files.Certificate, err)
+	}
+	f := expiring("certificate", files.Certificate, chain[0], now, memberWarns,
+		"it should have been renewed long ago: signerd sync says why it was not")
+	key, err := files.LoadKey()
+	if err == nil {
+		err = member.UseOf(m).Check(chain, cas, key, now)
+	}
+	if err != nil {
+		f.State, f.Says = Critical, err.Error()
+	}
+	return []Finding{f}
+}
+
+// served looks at what etcd serves at a port, which need not be what is in the
+// files.
+func served(ctx context.Context, address string, files member.Files, now time.Time) []Finding {
+	var show *tls.Certificate
+	if pair, err := tls.LoadX509KeyPair(files.Certificate, files.Key); err == nil {
+		show = &pair
+	}
+	s, err := member.Inspect(ctx, address, show)
+	if err != nil {
+		return broken("served", address, err)
+	}
+	leaf := s.Chain[0]
+	f := expiring("served", address, leaf, now, memberWarns, "etcd serves it from a file that is not renewed")
+	cas, err := files.CAs()
+	if err != nil {
+		return []Finding{f} // that is a finding of its own
+	}
+	if err := member.Verify(s.Chain, cas, x509.ExtKeyUsageServerAuth, now); err != nil {
+		f.State, f.Says = Critical, err.Error()
+		return []Finding{f}
+	}
+	if extra, missing := s.Difference(cas); len(extra)+len(missing) > 0 {
+		f.State = max(f.State, Warning)
+		f.Says = "etcd has not loaded the CAs of " + files.Trust + " yet"
+		if len(extra) > 0 {
+			f.Says += "; it still trusts " + strings.Join(extra, ", ")
+		}
+		if len(missing) > 0 {
+			f.Says += "; it does not trust " + strings.Join(missing, ", ")
+		}
+		f.Says += ": signerd sync restarts it, one member at a time"
+	}
+	return []Finding{f}
+}
+
+// renewal looks at whether signerd sync runs, and how it ended.
+func renewal(ctx context.Context) []Finding {
+	if !unit.Running() {
+		return nil
+	}
+	timer, err := unit.Get(ctx, "signerd-sync.timer")
+	if err == nil && timer.Active != "active" {
+		err = errors.New("it does not run, and nothing renews this member: systemctl enable --now signerd-sync.timer")
+	}
+	if err != nil {
+		return broken("renewal", "signerd-sync.timer", err)
+	}
+	const service = "signerd-sync.service"
+	run, err := unit.Get(ctx, service)
+	switch {
+	case err != nil:
+		return broken("renewal", service, err)
+	case run.Active == "failed", run.Sub == "auto-restart":
+		return []Finding{found(Warning, "renewal", service, "its last run failed: %s", unit.Tail(ctx, service, 1))}
+	}
+	return []Finding{found(OK, "renewal", service, "")}
+}

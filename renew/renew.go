@@ -1,0 +1,81 @@
+// Package renew keeps this machine a valid member of its etcd cluster: it takes
+// the trust bundle from a signer, has the member's certificate issued again long
+// before it expires, and lets etcd start again when that trusts other CAs than it
+// should, one member of the cluster at a time.
+//
+// A new certificate is a renamed file: etcd reads it at the next handshake. CAs
+// are read when etcd starts.
+package renew
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
+	"github.com/signerd/signerd/internal/sshclient"
+)
+
+// The classes of failure that callers tell apart.
+var (
+	// ErrRetry is wrapped when a later run may do what this one could not.
+	ErrRetry = errors.New("not now")
+	// ErrClock is wrapped when this machine's clock is not the signer's.
+	ErrClock = errors.New("the clocks differ")
+	// ErrUnreachable is wrapped when no signer answers.
+	ErrUnreachable = sshclient.ErrUnreachable
+)
+
+// lockPath keeps two runs apart.
+const lockPath = "/run/signerd-sync.lock"
+
+// Observer is told, in a sentence, what is done and what is waited for.
+type Observer func(sentence string)
+
+// Sync makes this member's files and its etcd what they should be. What one part
+// cannot do does not keep the other from its work: a certificate is renewed
+// without quorum, and etcd is started again without a signer.
+func Sync(ctx context.Context, m *config.Member, observe Observer) error {
+	if !m.Manage {
+		return member.CheckSupplied(m, time.Now())
+	}
+	release, err := durable.Lock(lockPath)
+	if errors.Is(err, durable.ErrLocked) {
+		return fmt.Errorf("%w: another signerd sync is running", ErrRetry)
+	} else if err != nil {
+		return err
+	}
+	defer release() //nolint:errcheck // the process ends
+	s := &syncer{member: m, files: member.Files(m.Client), observe: observe, now: time.Now}
+	var problems *multierror.Error
+	renewed := s.renew(ctx)
+	if renewed != nil {
+		problems = multierror.Append(problems, renewed)
+	}
+	// By a clock that is wrong a member that starts would take the others'
+	// certificates for not valid yet, or for expired.
+	if !errors.Is(renewed, ErrClock) {
+		if err := s.reload(ctx); err != nil {
+			problems = multierror.Append(problems, err)
+		}
+	}
+	return problems.ErrorOrNil()
+}
+
+// syncer is one run of Sync.
+type syncer struct {
+	member  *config.Member
+	files   member.Files
+	observe Observer
+	now     func() time.Time
+}
+
+func (s *syncer) say(format string, args ...any) { s.observe(fmt.Sprintf(format, args...)) }
+
+// host is where the others dial this member.
+func (s *syncer) host() string { return s.member.Addresses[0].String() }
