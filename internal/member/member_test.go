@@ -245,8 +245,9 @@ func TestInspect(t *testing.T) {
 				}
 			}
 		}
-		config.ClientAuth = tls.NoClientCert
-		if _, err := Inspect(context.Background(), serve(t, config), nil); err == nil || !strings.Contains(err.Error(), "client-cert-auth") {
+		open := config.Clone()
+		open.ClientAuth = tls.NoClientCert
+		if _, err := Inspect(context.Background(), serve(t, open), nil); err == nil || !strings.Contains(err.Error(), "client-cert-auth") {
 			t.Errorf("a port that lets everybody in: %v", err)
 		}
 	}
