@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/wire"
@@ -49,7 +50,7 @@ const (
 	authorityDir   = "/var/lib/signerd/authority"
 	ledgerDir      = "/var/lib/signerd/ledger"
 
-	caKeyLink   = member.Dir + "/ca.key"
+	caKeyLink   = config.PKIDir + "/ca.key"
 	environment = "/etc/default/etcd"
 	etcdDir     = "/var/lib/etcd"
 	signerUnit  = "signerd.service"

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/signer"
@@ -47,7 +48,7 @@ func makeKey() (string, error) {
 // sweepKeys removes keys that a crash left under the names at which they were
 // staged.
 func sweepKeys() error {
-	staged, err := filepath.Glob(filepath.Join(member.Dir, "."+filepath.Base(own.Key)+"*"))
+	staged, err := filepath.Glob(filepath.Join(config.PKIDir, "."+filepath.Base(own.Key)+"*"))
 	for _, path := range staged {
 		err = errors.Join(err, os.Remove(path))
 	}
@@ -55,7 +56,7 @@ func sweepKeys() error {
 }
 
 func makePKIDir() error {
-	return errors.Join(makeDir(filepath.Dir(member.Dir)), makeDir(member.Dir))
+	return errors.Join(makeDir(filepath.Dir(config.PKIDir)), makeDir(config.PKIDir))
 }
 
 // use is what this member's certificate must be good for.

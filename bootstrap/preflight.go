@@ -81,7 +81,7 @@ func (p *preflight) machine(ctx context.Context, now time.Time) unit.State {
 	default:
 		p.problem("%s cannot be loaded (%s): systemctl status etcd says why", member.EtcdUnit, state.Load)
 	}
-	for _, dir := range []string{filepath.Dir(member.Dir), member.Dir, configDir} {
+	for _, dir := range []string{filepath.Dir(config.PKIDir), config.PKIDir, configDir} {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o001 == 0 {
 			p.problem("%s keeps etcd or signerd out of what is below it: chmod o+x %s", dir, dir)
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
@@ -157,7 +158,7 @@ func (j *join) restore(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, dir := range []string{member.Dir, filepath.Dir(environment), etcdDir, filepath.Dir(etcdServicePath)} {
+	for _, dir := range []string{config.PKIDir, filepath.Dir(environment), etcdDir, filepath.Dir(etcdServicePath)} {
 		if err := durable.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

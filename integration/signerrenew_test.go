@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,10 +26,11 @@ import (
 
 // node is a control-plane node that renews by signer-renew.
 type node struct {
-	lab   *lab.Lab
-	dir   string
-	shell []string
-	env   []string
+	lab     *lab.Lab
+	dir     string
+	shell   []string
+	env     []string
+	signers []string // none: the lab's
 }
 
 const nodeName = "kubemaster-07"
@@ -70,7 +72,10 @@ func (n *node) command(args ...string) *exec.Cmd {
 		panic(err)
 	}
 	argv := append(slices.Clone(n.shell), script, "-d", n.dir, "-n", nodeName, "-i", n.lab.Path("node"), "-k", n.lab.Path("known_hosts"))
-	argv = append(append(argv, args...), n.lab.Address(1)+":2222")
+	argv = append(argv, args...)
+	if argv = append(argv, n.signers...); n.signers == nil {
+		argv = append(argv, n.lab.Address(1)+":2222")
+	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), n.env...)
 	return cmd
@@ -117,6 +122,26 @@ func (n *node) files(t *testing.T) map[string]string {
 
 // always asks for a certificate, however long the present one lives.
 const always = "90000"
+
+// Every option and every exit status is on its page.
+func TestSignerRenewPage(t *testing.T) {
+	script, page := read(t, "../packaging/signer-renew"), read(t, "../doc/signer-renew.8.md")
+	options := regexp.MustCompile(`(?m)^while getopts ([a-z:]+) `).FindStringSubmatch(script)
+	if options == nil {
+		t.Fatal("the script has no options")
+	}
+	for _, option := range strings.ReplaceAll(options[1], ":", "") {
+		if !strings.Contains(page, fmt.Sprintf("\n| `-%c` |", option)) || !strings.Contains(script, fmt.Sprintf("\n  -%c ", option)) {
+			t.Errorf("-%c is not on the page, or not in the usage", option)
+		}
+	}
+	for _, status := range regexp.MustCompile(`(?:exit|die|return|code=)\s?(\d+)`).FindAllStringSubmatch(script, -1) {
+		if status[1] != "255" && // ssh's, and 69 in the end
+			!strings.Contains(page, "\n| "+status[1]+" |") {
+			t.Errorf("status %s is not on the page", status[1])
+		}
+	}
+}
 
 // What every node does, in each shell.
 func TestSignerRenew(t *testing.T) {
@@ -233,7 +258,7 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 		{"crt-other", anotherName, 76, "another name than kubemaster-07"},
 		{"crt-other", anotherKey, 76, "another key"},
 		{"crt-other", foreign.issue(t, n, nodeName, day), 76, "does not verify"},
-		{"crt-other", ours.issue(t, n, nodeName, time.Now().Add(-time.Minute)), 76, "this machine's clock says"},
+		{"crt-other", ours.issue(t, n, nodeName, time.Now().Add(-time.Minute)), 76, "the clock says"},
 		{"crt-other", ours.issue(t, n, nodeName, time.Now().Add(30*time.Second)), 76, "expires within a minute"},
 		{"crt-retry", "", 75, "not now"},
 		{"crt-denied", "", 77, "held by another key"},
@@ -261,7 +286,8 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 			serial, before = n.works(t), n.files(t)
 		})
 	}
-	// A bundle that grows or shrinks is a rotation, and is taken.
+	// A bundle that grows or shrinks is a rotation, and is taken, whatever becomes of
+	// the certificate.
 	grown := read(t, n.dir+"/ca.crt") + foreign.pem()
 	write(t, bin+"/other", grown)
 	n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=ca-other", "OTHER=" + bin + "/other"}
@@ -271,6 +297,31 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 	n.env = nil
 	if status, says := n.renew(t); status != 0 || read(t, n.dir+"/ca.crt") == grown {
 		t.Errorf("a bundle of one again: %d %s", status, says)
+	}
+	serial = n.works(t)
+	n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=ca-other crt-denied", "OTHER=" + bin + "/other"}
+	if status, says := n.renew(t, "-r", always); status != 77 || read(t, n.dir+"/ca.crt") != grown || n.works(t) != serial {
+		t.Errorf("a bundle of two, and no certificate: %d %s", status, says)
+	}
+	n.env = nil
+
+	// Of several signers the first that serves is enough, and what tells most is the
+	// exit status; whoever is off tells least.
+	off, on := l.Address(9)+":2222", l.Address(1)+":2222"
+	for _, test := range []struct {
+		signers []string
+		fault   string
+		status  int
+	}{
+		{[]string{off, on}, "", 0}, {[]string{on, off}, "", 0}, {[]string{"[" + l.Address(9) + "]", off}, "", 69},
+		{[]string{on, off}, "crt-denied", 77}, {[]string{off, on}, "crt-denied", 77}, {[]string{on, off}, "crt-retry", 75},
+		{[]string{"[::1]:9", "localhost:9", "::1"}, "", 69},
+	} {
+		n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=" + test.fault, "OTHER=" + bin + "/other"}
+		n.signers = test.signers
+		if status, says := n.renew(t, "-r", always, "-j", "1"); status != test.status {
+			t.Errorf("%v %s: status %d, want %d: %s", test.signers, test.fault, status, test.status, says)
+		}
 	}
 }
 
@@ -335,6 +386,16 @@ func TestSignerRenewOnAFullDisk(t *testing.T) {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
+	// At the first run not even a key can be made.
+	if err := os.WriteFile(n.dir+"/ballast", make([]byte, 1<<20), 0o600); err == nil {
+		t.Fatal("the disk takes a megabyte")
+	}
+	if status, says := n.renew(t); status != 74 || !strings.Contains(says, "client.key: is the disk full?") {
+		t.Errorf("a key on a full disk: %d %s", status, says)
+	}
+	if err := os.Remove(n.dir + "/ballast"); err != nil {
+		t.Fatal(err)
+	}
 	if status, says := n.renew(t); status != 0 {
 		t.Fatalf("%d %s", status, says)
 	}
@@ -379,7 +440,7 @@ func TestSignerRenewKilled(t *testing.T) {
 				for at := 1 + os.Getpid()%every; ; at += every {
 					n := newNode(t, l, slices.Insert(slices.Clone(shells[name]), len(shells[name]), "-x")...)
 					if !fresh {
-						if status, says := (&node{l, n.dir, shells[name], nil}).renew(t); status != 0 {
+						if status, says := (&node{lab: l, dir: n.dir, shell: shells[name]}).renew(t); status != 0 {
 							t.Fatalf("%d %s", status, says)
 						}
 					}

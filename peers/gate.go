@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -13,24 +14,28 @@ import (
 // as in step: what a busy cluster writes between two looks.
 const maxLag = 1000
 
-// Steady says why the cluster could not do without one of its members for a
-// moment: each votes, answers, sees the same leader, and is in step. The error
-// wraps ErrBusy with what to wait for, or ErrAway.
-func (c *Cluster) Steady(ctx context.Context) error {
+// Steady says why the cluster could not do without one of its members, which is
+// not looked at, for a moment: each other one votes, answers, sees the same leader,
+// and is in step. With an empty name all are looked at. The error wraps ErrBusy
+// with what to wait for, or ErrAway.
+func (c *Cluster) Steady(ctx context.Context, without string) error {
 	members, err := c.Members(ctx)
 	if err != nil {
 		return err
 	}
+	for _, m := range members {
+		switch {
+		case m.Learner || !m.Started():
+			return fmt.Errorf("%w: %s is joining", ErrBusy, orUnnamed(m.Name))
+		case len(m.ClientURLs) == 0:
+			return fmt.Errorf("%w: %s has no client URL", ErrBusy, m.Name)
+		}
+	}
+	members = slices.DeleteFunc(members, func(m Member) bool { return m.Name == without })
 	statuses := make([]*clientv3.StatusResponse, len(members))
 	problems := make([]error, len(members))
 	var group sync.WaitGroup
 	for i, m := range members {
-		if m.Learner || !m.Started() {
-			return fmt.Errorf("%w: %s is joining", ErrBusy, orUnnamed(m.Name))
-		}
-		if len(m.ClientURLs) == 0 {
-			return fmt.Errorf("%w: %s has no client URL", ErrBusy, m.Name)
-		}
 		group.Go(func() {
 			bounded, cancel := context.WithTimeout(ctx, askTimeout)
 			defer cancel()
@@ -42,20 +47,25 @@ func (c *Cluster) Steady(ctx context.Context) error {
 	}
 	group.Wait()
 	if err := errors.Join(problems...); err != nil {
-		return fmt.Errorf("%w: not all members answer: %v", ErrBusy, err)
+		return fmt.Errorf("%w: not all members answer: %s", ErrBusy, oneLine(err))
 	}
+	return inStep(members, statuses)
+}
+
+// inStep says which member the others could not do without.
+func inStep(members []Member, statuses []*clientv3.StatusResponse) error {
 	var newest uint64
 	for _, s := range statuses {
 		newest = max(newest, s.RaftIndex)
 	}
 	for i, s := range statuses {
-		switch {
+		switch name := members[i].Name; {
 		case s.Leader == 0:
-			return fmt.Errorf("%w: %s sees no leader", ErrBusy, members[i].Name)
+			return fmt.Errorf("%w: %s sees no leader", ErrBusy, name)
 		case s.Leader != statuses[0].Leader:
-			return fmt.Errorf("%w: %s and %s see different leaders", ErrBusy, members[0].Name, members[i].Name)
+			return fmt.Errorf("%w: %s and %s see different leaders", ErrBusy, members[0].Name, name)
 		case s.RaftAppliedIndex+maxLag < newest:
-			return fmt.Errorf("%w: %s is %d entries behind", ErrBusy, members[i].Name, newest-s.RaftAppliedIndex)
+			return fmt.Errorf("%w: %s has not caught up", ErrBusy, name)
 		}
 	}
 	return nil

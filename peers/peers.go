@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -129,10 +130,13 @@ func (c *Cluster) away(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%w: %s: %w", ErrAway, doing, ctx.Err())
 	}
 	if reasons := c.diagnose(ctx); reasons != nil {
-		return fmt.Errorf("%w: %s: %v", ErrAway, doing, reasons)
+		return fmt.Errorf("%w: %s: %s", ErrAway, doing, oneLine(reasons))
 	}
 	return fmt.Errorf("%w: %s: %v", ErrAway, doing, err)
 }
+
+// oneLine puts joined errors into one sentence.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // remember keeps a list for when etcd is away, and turns to the members in it.
 func (c *Cluster) remember(members []Member) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -33,10 +34,18 @@ type turnHolder struct {
 func (c *Cluster) TakeTurn(ctx context.Context, now time.Time, member string) (*Turn, error) {
 	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	// Who waits for another one's turn writes nothing.
+	present, err := c.client.Get(bounded, turnKey)
+	if err != nil {
+		return nil, c.awayForTurn(ctx, "looking who has the turn to restart", err)
+	}
+	if len(present.Kvs) > 0 {
+		return nil, heldBy(present.Kvs)
+	}
 	asked := time.Now()
 	lease, err := c.client.Grant(bounded, int64(turnLife/time.Second))
 	if err != nil {
-		return nil, c.away(ctx, "asking for a lease", err)
+		return nil, c.awayForTurn(ctx, "asking for a lease", err)
 	}
 	t := &Turn{cluster: c, lease: lease.ID, held: asked}
 	value, err := json.Marshal(turnHolder{member, now.UTC().Truncate(time.Second)})
@@ -48,16 +57,30 @@ func (c *Cluster) TakeTurn(ctx context.Context, now time.Time, member string) (*
 		Then(clientv3.OpPut(turnKey, string(value), clientv3.WithLease(lease.ID))).
 		Else(clientv3.OpGet(turnKey)).Commit()
 	if err != nil {
-		return nil, errors.Join(c.away(ctx, "taking the turn to restart", err), t.Release(ctx))
+		return nil, errors.Join(c.awayForTurn(ctx, "taking the turn to restart", err), t.Release(ctx))
 	}
 	if answer.Succeeded {
 		return t, nil
 	}
+	return nil, errors.Join(heldBy(answer.Responses[0].GetResponseRange().Kvs), t.Release(ctx))
+}
+
+// heldBy says who has the turn.
+func heldBy(kvs []*mvccpb.KeyValue) error {
 	var holder turnHolder
-	for _, kv := range answer.Responses[0].GetResponseRange().Kvs {
+	for _, kv := range kvs {
 		_ = json.Unmarshal(kv.Value, &holder) // without a name it is held all the same
 	}
-	return nil, errors.Join(fmt.Errorf("%w: %s has the turn to restart since %s", ErrBusy, holder.Member, holder.Since.Format(time.RFC3339)), t.Release(ctx))
+	return fmt.Errorf("%w: %s has the turn to restart since %s", ErrBusy, orUnnamed(holder.Member), holder.Since.Format(time.RFC3339))
+}
+
+// awayForTurn is away for a member, which needs no more of etcd than one key.
+func (c *Cluster) awayForTurn(ctx context.Context, doing string, err error) error {
+	if errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) {
+		return fmt.Errorf("%w: %s: %v: with authentication on, each member must be a user of etcd that may use the key %s; signerd(8) has the commands",
+			ErrAway, doing, err, turnKey)
+	}
+	return c.away(ctx, doing, err)
 }
 
 // Hold makes sure that the turn is still held, and goes on to be for turnLife.

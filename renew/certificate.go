@@ -8,11 +8,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
@@ -24,6 +32,10 @@ import (
 // begins 5 minutes before it is signed.
 const maxSkew = time.Minute
 
+// askPatience bounds the talk with one signer, so that one that hangs leaves time
+// for the next.
+const askPatience = 45 * time.Second
+
 // renew brings the bundle and the certificate up to date, from the first signer
 // that answers. It asks by the member's own key, which no expiry shuts out.
 func (s *syncer) renew(ctx context.Context) error {
@@ -31,29 +43,33 @@ func (s *syncer) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the member's key: %w", err)
 	}
-	var problems []error
+	var problems *multierror.Error
 	for _, at := range s.member.Signers {
-		client, err := sshclient.Dial(ctx, sshclient.Options{
-			Address: at.Address, Keys: keys,
-			HostKey: sshclient.HostKey{Fingerprint: at.HostKey, Files: []string{s.member.KnownHosts}},
-		})
-		if err != nil {
-			problems = append(problems, explainDial(at.Address, err))
-			continue
+		err := s.renewAt(ctx, at, keys)
+		refused, isRefused := errors.AsType[*wire.Error](err)
+		if err == nil || !errors.Is(err, sshclient.ErrUnreachable) && (!isRefused || refused.Status != wire.Retry) {
+			return err
 		}
-		err = s.renewFrom(ctx, client)
-		_ = client.Close() // the answers are here
-		refused, ok := errors.AsType[*wire.Error](err)
-		if errors.Is(err, sshclient.ErrUnreachable) || ok && refused.Status == wire.Retry {
-			problems = append(problems, fmt.Errorf("%s: %w", at.Address, err))
-			continue // another signer may
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", at.Address, err)
-		}
-		return nil
+		problems = multierror.Append(problems, fmt.Errorf("no signer could be asked: %w", err)) // another one may
 	}
-	return fmt.Errorf("no signer could be asked: %w", errors.Join(problems...))
+	return problems.ErrorOrNil()
+}
+
+func (s *syncer) renewAt(ctx context.Context, at config.SignerAt, keys []ssh.Signer) error {
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	client, err := sshclient.Dial(ctx, sshclient.Options{
+		Address: at.Address, Keys: keys,
+		HostKey: sshclient.HostKey{Fingerprint: at.HostKey, Files: []string{s.member.KnownHosts}},
+	})
+	if err != nil {
+		return explainDial(at.Address, err)
+	}
+	defer client.Close() //nolint:errcheck // the answers are here
+	if err := s.renewFrom(ctx, client); err != nil {
+		return fmt.Errorf("%s: %w", at.Address, err)
+	}
+	return nil
 }
 
 // explainDial says what to do about a signer that cannot be asked.
@@ -72,6 +88,9 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client) error 
 	if err != nil {
 		return err
 	}
+	if urls, _, err := client.Run(ctx, wire.Command{Verb: wire.GetPeers}, nil); err == nil {
+		s.others = strings.Fields(string(urls)) // without etcd nobody knows them, and nothing needs them
+	}
 	bundle, _, err := client.Run(ctx, wire.Command{Verb: wire.GetCertificate}, nil)
 	if err != nil {
 		return fmt.Errorf("asking for the CAs: %w", err)
@@ -84,17 +103,69 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client) error 
 	if err != nil {
 		return err
 	}
-	var chain []byte
-	reason := s.due(cas, key, now)
-	if reason != "" {
-		if chain, err = s.issue(ctx, client, cas, key, now); err != nil {
-			return fmt.Errorf("renewing the certificate, since %s: %w", reason, err)
+	present := s.presentIsGood(cas, key, now)
+	// The CAs come first, whatever becomes of the certificate: the others may show
+	// new ones. But what this member itself shows must lead to them.
+	if present {
+		if err := s.writeBundle(bundle); err != nil {
+			return err
 		}
 	}
-	if err := s.write(bundle, chain, reason); err != nil {
+	// By a clock that is wrong a good certificate is not thrown away for another.
+	reason := s.due(cas, key, now)
+	if reason == "" || skew != nil && (present || s.presentIsGood(cas, key, s.now())) {
+		return skew
+	}
+	if present && reason == newIssuer {
+		if err := s.trustedByAll(ctx, cas[0]); err != nil {
+			return errors.Join(skew, err)
+		}
+	}
+	chain, err := s.issue(ctx, client, cas, key, now)
+	if err != nil {
+		return fmt.Errorf("renewing the certificate, since %s: %w", reason, err)
+	}
+	if err := errors.Join(s.writeBundle(bundle), s.writeCertificate(chain, reason)); err != nil {
 		return err
 	}
 	return skew
+}
+
+// presentIsGood says whether the certificate that is there may be shown at a time.
+func (s *syncer) presentIsGood(cas []*x509.Certificate, key crypto.Signer, at time.Time) bool {
+	chain, err := s.files.Chain()
+	return err == nil && member.UseOf(s.member).Check(chain, cas, key, at) == nil
+}
+
+// trustedByAll says which member's etcd does not trust a CA yet. What a CA signs is
+// of no use before all do, and a member that shows it too early is shut out, of
+// its own etcd too.
+func (s *syncer) trustedByAll(ctx context.Context, ca *x509.Certificate) error {
+	cluster, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer cluster.Close() //nolint:errcheck // nothing is left to do on it
+	members, err := cluster.Members(ctx)
+	if err != nil {
+		return fmt.Errorf("its CA signs no more, and who trusts the new one cannot be seen: %w", err)
+	}
+	for _, m := range members {
+		for _, text := range slices.Concat(m.ClientURLs, m.PeerURLs) {
+			u, err := url.Parse(text)
+			if err != nil {
+				return err
+			}
+			served, err := member.Inspect(ctx, u.Host, s.pair())
+			if err != nil {
+				return fmt.Errorf("its CA signs no more, and whether %s trusts the new one cannot be seen: %w", m.Name, err)
+			}
+			if _, missing := served.Difference([]*x509.Certificate{ca}); len(missing) > 0 {
+				return fmt.Errorf("its CA signs no more, but %s (%s) does not trust %s yet: a certificate of it has to wait", m.Name, u.Host, missing[0])
+			}
+		}
+	}
+	return nil
 }
 
 // clock gives the signer's time, by which certificates are judged, and whether
@@ -120,15 +191,20 @@ func (s *syncer) clock(ctx context.Context, client *sshclient.Client) (now time.
 
 // acceptable checks a bundle before it takes the place of the one that is there.
 // A rotation always leaves one CA in common: whoever has been away for longer
-// needs a person to look at the fingerprints.
+// needs a person to look at the fingerprints. Where no certificate is left at all
+// there is nothing to protect.
 func (s *syncer) acceptable(bundle []byte) ([]*x509.Certificate, error) {
 	cas, err := signer.ParseCertificates(bundle)
 	if err != nil {
 		return nil, fmt.Errorf("the signer's CAs: %w", err)
 	}
-	present, _ := s.files.CAs()
-	if len(present) == 0 {
-		return cas, nil // nothing is left that could be protected
+	text, err := os.ReadFile(s.files.Trust)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(text, []byte("CERTIFICATE-----")) {
+		return cas, nil
+	}
+	present, err := s.files.CAs()
+	if err != nil {
+		return nil, fmt.Errorf("what is trusted now cannot be read: %w: mend it, or move it away", err)
 	}
 	for _, c := range cas {
 		if slices.ContainsFunc(present, c.Equal) {
@@ -138,6 +214,9 @@ func (s *syncer) acceptable(bundle []byte) ([]*x509.Certificate, error) {
 	return nil, fmt.Errorf("the signer hands out CAs of which none is in %s (%s): compare the fingerprint with the operator of the CA, and if it is right put it there: ssh signer@... get-certificate",
 		s.files.Trust, signer.Fingerprint(cas[0]))
 }
+
+// newIssuer is why a certificate is due that is good as such.
+const newIssuer = "its CA signs no more"
 
 // due gives the reason why the certificate is to be issued again, or nothing. It
 // is due early, when a third of its life is gone.
@@ -151,7 +230,7 @@ func (s *syncer) due(cas []*x509.Certificate, key crypto.Signer, now time.Time) 
 	case err != nil:
 		return err.Error()
 	case leaf.CheckSignatureFrom(cas[0]) != nil: // the first one signs now
-		return "its CA signs no more"
+		return newIssuer
 	case s.hasOthers(leaf):
 		return "it has other addresses than member.yaml"
 	case now.After(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3)):
@@ -192,22 +271,23 @@ func (s *syncer) issue(ctx context.Context, client *sshclient.Client, cas []*x50
 	return answer, nil
 }
 
-// write puts what is new in place: the bundle first, so that whatever starts
-// meanwhile trusts what the others show.
-func (s *syncer) write(bundle, chain []byte, reason string) error {
-	if present, err := os.ReadFile(s.files.Trust); err != nil || !bytes.Equal(present, bundle) {
-		if err := durable.Replace(s.files.Trust, bundle, 0o644); err != nil {
-			return err
-		}
-		prints, err := member.Fingerprints(bundle)
-		if err != nil {
-			return err
-		}
-		s.say("wrote the trust bundle: %d CAs, the first is %s", len(prints), prints[0])
-	}
-	if chain == nil {
+// writeBundle puts CAs in place, if they are others.
+func (s *syncer) writeBundle(bundle []byte) error {
+	if present, err := os.ReadFile(s.files.Trust); err == nil && bytes.Equal(present, bundle) {
 		return nil
 	}
+	if err := durable.Replace(s.files.Trust, bundle, 0o644); err != nil {
+		return err
+	}
+	prints, err := member.Fingerprints(bundle)
+	if err != nil {
+		return err
+	}
+	s.say("wrote the trust bundle: %d CAs, the first is %s", len(prints), prints[0])
+	return nil
+}
+
+func (s *syncer) writeCertificate(chain []byte, reason string) error {
 	if err := durable.Replace(s.files.Certificate, chain, 0o644); err != nil {
 		return err
 	}

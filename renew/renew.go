@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -18,17 +19,17 @@ import (
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
-	"github.com/signerd/signerd/internal/sshclient"
 )
 
-// The classes of failure that callers tell apart.
+// The classes of failure that callers tell apart, beside those of sshclient. Any
+// other may pass by itself.
 var (
-	// ErrRetry is wrapped when a later run may do what this one could not.
-	ErrRetry = errors.New("not now")
 	// ErrClock is wrapped when this machine's clock is not the signer's.
 	ErrClock = errors.New("the clocks differ")
-	// ErrUnreachable is wrapped when no signer answers.
-	ErrUnreachable = sshclient.ErrUnreachable
+	// ErrNotBack is wrapped when etcd was restarted and is not well again.
+	ErrNotBack = errors.New("etcd was restarted and is not back")
+	// ErrElsewhere is wrapped when etcd does not load the CAs that are kept here.
+	ErrElsewhere = errors.New("etcd loads its CAs from elsewhere")
 )
 
 // lockPath keeps two runs apart.
@@ -46,7 +47,7 @@ func Sync(ctx context.Context, m *config.Member, observe Observer) error {
 	}
 	release, err := durable.Lock(lockPath)
 	if errors.Is(err, durable.ErrLocked) {
-		return fmt.Errorf("%w: another signerd sync is running", ErrRetry)
+		return fmt.Errorf("another signerd sync is running: %w", err)
 	} else if err != nil {
 		return err
 	}
@@ -73,9 +74,12 @@ type syncer struct {
 	files   member.Files
 	observe Observer
 	now     func() time.Time
+	others  []string // client URLs of members, as the signer has them
 }
 
-func (s *syncer) say(format string, args ...any) { s.observe(fmt.Sprintf(format, args...)) }
+func (s *syncer) say(format string, args ...any) {
+	s.observe(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
+}
 
 // host is where the others dial this member.
 func (s *syncer) host() string { return s.member.Addresses[0].String() }

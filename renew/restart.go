@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/signerd/signerd/internal/crashpoint"
@@ -21,9 +23,9 @@ import (
 // to serve clients when its first try to publish itself fails.
 const (
 	turnPatience = 5 * time.Minute  // for the others to have had their turn, and the cluster to be well
-	backPatience = 2 * time.Minute  // for etcd to be back
 	settle       = 5 * time.Second  // etcd refuses to count on a member for so long (HealthInterval)
 	lookAgain    = 2 * time.Second  // between two looks at the cluster
+	sayAgain     = 30 * time.Second // between two sentences on what is waited for
 	turnBudget   = 15 * time.Second // of etcd's own time limits, for one question
 )
 
@@ -42,6 +44,11 @@ func (s *syncer) reload(ctx context.Context) error {
 		return err
 	}
 	stale, err := s.stale(ctx, cas)
+	if stale != "" {
+		if err := s.helps(state, stale); err != nil {
+			return err
+		}
+	}
 	if state.Active == "activating" {
 		return s.reloadWaiting(ctx, stale, err)
 	}
@@ -49,6 +56,24 @@ func (s *syncer) reload(ctx context.Context) error {
 		return err
 	}
 	return s.restartInTurn(ctx, cas, stale)
+}
+
+// helps says why a restart cannot help: etcd has started since its CAs were
+// written, so that it takes them from somewhere else.
+func (s *syncer) helps(state unit.State, stale string) error {
+	info, err := os.Stat(s.files.Trust)
+	if err != nil {
+		return err
+	}
+	changed := info.ModTime()
+	if system, ok := info.Sys().(*syscall.Stat_t); ok && changed.Before(time.Unix(system.Ctim.Unix())) {
+		changed = time.Unix(system.Ctim.Unix()) // when it was renamed into place, at the latest
+	}
+	if state.Began.Before(changed.Add(time.Second)) {
+		return nil
+	}
+	return fmt.Errorf("%w: etcd was started since %s was written, and %s: is that ETCD_TRUSTED_CA_FILE and ETCD_PEER_TRUSTED_CA_FILE? a restart cannot help",
+		ErrElsewhere, s.files.Trust, stale)
 }
 
 // stale says at which port etcd trusts other CAs than it should, and which; empty:
@@ -90,10 +115,10 @@ func (s *syncer) pair() *tls.Certificate {
 // that very trust that keeps it out.
 func (s *syncer) reloadWaiting(ctx context.Context, stale string, trouble error) error {
 	if !leaderless(ctx) {
-		return fmt.Errorf("%w: etcd is starting", ErrRetry)
+		return errors.New("etcd is starting, or does not say at http://127.0.0.1:" + member.MetricsPort + "/health whether it sees a leader: a later run looks again")
 	}
 	if stale == "" {
-		return fmt.Errorf("%w: etcd waits for a quorum: look at the other members (%v)", ErrRetry, trouble)
+		return fmt.Errorf("etcd waits for a quorum: look at the other members (%v)", trouble)
 	}
 	s.say("etcd has no quorum, and %s: starting it again", stale)
 	return unit.Restart(ctx, member.EtcdUnit)
@@ -117,14 +142,21 @@ func leaderless(ctx context.Context) bool {
 	return err == nil && response.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "NO LEADER")
 }
 
+// connect reaches etcd by this member's own and by the others, since its own may
+// be cut off from them, or trust too little to let its own certificate in.
+func (s *syncer) connect() (*peers.Cluster, error) {
+	credentials, err := s.files.Credentials()
+	if err != nil {
+		return nil, err
+	}
+	client, _ := member.Addresses(s.host())
+	return peers.Connect(append([]string{"https://" + client}, s.others...), credentials)
+}
+
 // restartInTurn waits until no other member is being restarted and all are well,
 // restarts etcd, and keeps the turn until the cluster is well again.
 func (s *syncer) restartInTurn(ctx context.Context, cas []*x509.Certificate, stale string) error {
-	credentials, err := s.files.Credentials()
-	if err != nil {
-		return err
-	}
-	cluster, err := peers.Connect([]string{member.LocalEndpoint}, credentials)
+	cluster, err := s.connect()
 	if err != nil {
 		return err
 	}
@@ -142,23 +174,44 @@ func (s *syncer) restartInTurn(ctx context.Context, cas []*x509.Certificate, sta
 func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.Turn, error) {
 	ctx, cancel := context.WithTimeout(ctx, turnPatience)
 	defer cancel()
-	said := ""
+	var said time.Time
 	for {
 		turn, err := cluster.TakeTurn(ctx, s.now(), s.member.Name)
 		if err == nil {
-			if err = cluster.Steady(ctx); err == nil {
+			if err = s.settled(ctx, cluster, turn); err == nil {
 				return turn, nil
 			}
 			err = errors.Join(err, turn.Release(ctx))
 		}
-		if err.Error() != said {
-			said = err.Error()
+		if time.Since(said) > sayAgain {
+			said = time.Now()
 			s.say("waiting to restart etcd: %v", err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", ErrRetry, err)
+			return nil, err
 		case <-time.After(lookAgain):
+		}
+	}
+}
+
+// settled makes sure that the cluster is well for as long as etcd takes to count on
+// a member, while the turn is held: one that comes and goes is no quorum's third.
+func (s *syncer) settled(ctx context.Context, cluster *peers.Cluster, turn *peers.Turn) error {
+	for began := time.Now(); ; {
+		if err := cluster.Steady(ctx, s.member.Name); err != nil {
+			return err
+		}
+		if err := turn.Hold(ctx); err != nil {
+			return err
+		}
+		if time.Since(began) >= settle {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
 		}
 	}
 }
@@ -167,24 +220,29 @@ func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.T
 // the cluster is as well as before.
 func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peers.Turn, cas []*x509.Certificate, stale string) error {
 	crashpoint.Here("turn")
-	// The cluster was well when the turn was taken; that may be long ago for a
-	// machine that stood still.
-	if err := cluster.Steady(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrRetry, err)
+	// The turn was taken, and the cluster was well: that may be long ago for a
+	// machine that stood still. The look takes time too, so that the turn is held
+	// before and after it.
+	if err := turn.Hold(ctx); err != nil {
+		return err
+	}
+	if err := cluster.Steady(ctx, s.member.Name); err != nil {
+		return err
 	}
 	if err := turn.Hold(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrRetry, err)
+		return err
 	}
-	s.say("restarting etcd: %s", stale)
+	crashpoint.Here("held")
 	if !turn.Fresh() {
-		return fmt.Errorf("%w: this machine stood still while it had the turn to restart", ErrRetry)
+		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
 	}
 	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
 		return err
 	}
+	s.say("restarting etcd: %s", stale)
 	began := time.Now()
 	if err := s.awaitBack(ctx, cluster, turn, cas); err != nil {
-		return fmt.Errorf("etcd was restarted and is not back: no other member is restarted until it is: %w", err)
+		return fmt.Errorf("%w: no other member is restarted until it is: %w", ErrNotBack, err)
 	}
 	s.say("etcd is back after %s, and trusts what it should", time.Since(began).Round(time.Second))
 	return nil
@@ -244,7 +302,8 @@ func (s *syncer) back(ctx context.Context, cluster *peers.Cluster, cas []*x509.C
 	if err != nil {
 		return err
 	}
-	alone, err := peers.Connect([]string{member.LocalEndpoint}, credentials)
+	client, _ := member.Addresses(s.host())
+	alone, err := peers.Connect([]string{"https://" + client}, credentials)
 	if err != nil {
 		return err
 	}
@@ -252,5 +311,8 @@ func (s *syncer) back(ctx context.Context, cluster *peers.Cluster, cas []*x509.C
 	if _, err := alone.Members(ctx); err != nil {
 		return err
 	}
-	return cluster.Steady(ctx)
+	if err := cluster.Steady(ctx, ""); err != nil {
+		return fmt.Errorf("this member is, but the cluster is not: %w", err)
+	}
+	return nil
 }

@@ -48,11 +48,11 @@ func TestHolds(t *testing.T) {
 	}
 	// What the lines add up to does not depend on having been there.
 	later := noon.Add(54 * hour)
-	before := l.Live(later)
+	before := l.Expected(later)
 	closeLedger(t, l)
 	l = openLedger(t, dir, LedgerOptions{})
 	defer closeLedger(t, l)
-	if after := l.Live(later); fmt.Sprint(deref(before)) != fmt.Sprint(deref(after)) || len(after) != 1 {
+	if after := l.Expected(later); fmt.Sprint(deref(before)) != fmt.Sprint(deref(after)) || len(after) != 3 {
 		t.Errorf("after a restart: %v; before: %v", deref(after), deref(before))
 	}
 }
@@ -338,6 +338,44 @@ func TestWhatIsKeptBefore(t *testing.T) {
 		h.apply(issue("a", "k", noon.Add(time.Hour+time.Duration(i)*voidWindow/2)))
 		if n := chain(); n > 4 {
 			t.Fatalf("%d holds are kept, of which most are too old", n)
+		}
+	}
+}
+
+// Who should have renewed and did not is told, from two thirds of a certificate's
+// life until a week after it; who renewed in time, or was released, is not.
+func TestMissed(t *testing.T) {
+	l := openLedger(t, t.TempDir(), LedgerOptions{})
+	defer closeLedger(t, l)
+	for _, e := range []Entry{
+		issue("kubemaster-01", "k1", noon), issue("kubemaster-02", "k2", noon), issue("kubemaster-03", "k3", noon),
+		issue("kubemaster-02", "k2", noon.Add(8*time.Hour)),
+	} {
+		if err := take(t, l, e, Ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Release(t.Context(), noon.Add(time.Hour), "kubemaster-03", Asker{}); err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[time.Duration]string{
+		15 * time.Hour:             "kubemaster-01 kubemaster-02",
+		17 * time.Hour:             "kubemaster-01! kubemaster-02",
+		25 * time.Hour:             "kubemaster-01! kubemaster-02!",
+		24*time.Hour + forgotten:   "kubemaster-02!",
+		33*time.Hour + forgotten:   "",
+		24*time.Hour + forgotten/2: "kubemaster-01! kubemaster-02!",
+	} {
+		var names []string
+		for _, h := range l.Expected(noon.Add(at)) {
+			name := h.Name
+			if h.Missed(noon.Add(at)) {
+				name += "!"
+			}
+			names = append(names, name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("after %s: %q, want %q", at, got, want)
 		}
 	}
 }

@@ -179,13 +179,6 @@ func (l *Ledger) HeldBy(key PublicKey, now time.Time) []*Hold {
 	return held
 }
 
-// Live gives the holds of which a certificate lives at now, by name.
-func (l *Ledger) Live(now time.Time) []*Hold {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.holds.list(func(h *Hold) bool { return h.live(now) })
-}
-
 // Expected gives the holds whose certificates live, or should have been renewed,
 // by name.
 func (l *Ledger) Expected(now time.Time) []*Hold {

@@ -72,7 +72,7 @@ func ParsePrivateKey(data []byte) (crypto.Signer, error) {
 			return nil, errors.New("no PEM private key in the file")
 		}
 		if strings.Contains(block.Type, "ENCRYPTED") || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
-			return nil, errors.New("the key is encrypted: decrypt it first, openssl pkey -in ca.key -out plain.key")
+			return nil, errors.New("the key is encrypted: decrypt it first, openssl pkey -in FILE -out PLAIN")
 		}
 		var err error
 		switch data = rest; block.Type {

@@ -46,7 +46,7 @@ func TestCrashInTheLastBatch(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 			return
 		}
-		if live := len(l.Live(noon)); live != names || cut != int64(len(content)-ends[names-1]) {
+		if live := len(l.Expected(noon)); live != names || cut != int64(len(content)-ends[names-1]) {
 			t.Errorf("%s: %d names live, %d bytes cut; want %d names", what, live, cut, names)
 		}
 		if err := take(t, l, issue("next", "k", noon), Ask); err != nil {

@@ -57,16 +57,21 @@ func newCheck() *cobra.Command {
 }
 
 // checkSupplied refuses certificates with which etcd would start and be refused by
-// the others. Those that signerd renews never keep etcd from starting.
+// the others. Nothing else keeps etcd from starting: not certificates that signerd
+// renews, and not a member.yaml that does not load.
 func (h here) checkSupplied(now time.Time) error {
 	if !h.wanted("member", *h.member) {
 		return nil
 	}
 	m, err := config.LoadMember(*h.member)
-	if err == nil && !m.Manage {
-		err = member.CheckSupplied(m, now)
-	}
 	if err != nil {
+		_, err = fmt.Fprintf(h.cmd.ErrOrStderr(), "signerd: not checked before etcd starts: %v\n", err)
+		return err
+	}
+	if m.Manage {
+		return nil
+	}
+	if err := member.CheckSupplied(m, now); err != nil {
 		return exit(exitConfig, err)
 	}
 	return nil

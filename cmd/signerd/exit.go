@@ -44,7 +44,7 @@ func exitForListen(err error) error {
 			code = exitRetry
 		}
 	}
-	return exit(code, fmt.Errorf("listening: %w: see what else listens there, or change listen or metrics", err))
+	return exit(code, fmt.Errorf("listening for SSH: %w: see what else listens there, or change listen", err))
 }
 
 // exitForState gives the code for an error about the state on disk: what

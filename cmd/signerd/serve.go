@@ -111,11 +111,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		return exit(exitConfig, err)
 	}
 	if s.config.Metrics != "" {
-		stop, err := watch.serve(ctx, s.config.Metrics, cluster, log)
-		if err != nil {
-			return err
-		}
-		defer stop()
+		defer watch.serve(ctx, s.config.Metrics, cluster, log)()
 	}
 	// Connections end by their own limits long before keepalives would tell.
 	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", s.config.Listen)

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"github.com/signerd/signerd/internal/config"
@@ -28,11 +29,11 @@ func newStatus() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		now := time.Now()
 		signs, member, err := here.load(now)
-		if err != nil {
+		findings := report.Broken("configuration", "", err)
+		if signs == nil && member == nil {
 			return err
 		}
-		var findings []report.Finding
-		if signs != nil {
+		if signs != nil && signs.authority != nil {
 			findings = append(findings, report.Signer(signs.authority.Generations(), signs.config.Ledger, now)...)
 		}
 		if member != nil {
@@ -79,8 +80,14 @@ func (h here) load(now time.Time) (*setup, *config.Member, error) {
 	if h.wanted("member", *h.member) {
 		member, memberErr = config.LoadMember(*h.member)
 	}
-	if err := errors.Join(signErr, memberErr); err != nil {
-		return signs, member, exit(exitConfig, err)
+	if signErr != nil || memberErr != nil {
+		var problems *multierror.Error
+		for _, err := range []error{signErr, memberErr} {
+			if err != nil {
+				problems = multierror.Append(problems, err)
+			}
+		}
+		return signs, member, exit(exitConfig, problems)
 	}
 	if signs == nil && member == nil {
 		return nil, nil, exit(exitConfig, fmt.Errorf("this machine neither signs nor is a member: neither %s nor %s is there", *h.signer, *h.member))

@@ -39,11 +39,13 @@ func exitForSync(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, renew.ErrNotBack):
+		return exit(exitRetry, err)
+	case errors.Is(err, renew.ErrElsewhere), errors.Is(err, member.ErrSupplied):
+		return exit(exitConfig, err)
 	case isRefused && refused.Status == wire.Denied, errors.Is(err, sshclient.ErrLogin), errors.Is(err, sshclient.ErrHostKey):
 		return exit(exitDenied, err)
-	case errors.Is(err, member.ErrSupplied):
-		return exit(exitConfig, err)
-	case errors.Is(err, renew.ErrUnreachable):
+	case errors.Is(err, sshclient.ErrUnreachable):
 		return exit(exitUnreachable, err)
 	}
 	return exit(exitRetry, err)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -101,26 +100,32 @@ func (w *watch) expiries(now time.Time) metrics.Expiries {
 	return e
 }
 
-// serve lets Prometheus read the metrics, until stop.
-func (w *watch) serve(ctx context.Context, address string, cluster *peers.Cluster, log zerolog.Logger) (stop func(), err error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, exitForListen(err)
-	}
+// serve lets Prometheus read the metrics, until stop. A port that cannot be had is
+// no reason not to sign: it is tried again.
+func (w *watch) serve(ctx context.Context, address string, cluster *peers.Cluster, log zerolog.Logger) (stop func()) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", w.metrics.Handler())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	background, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() { w.run(background, cluster) })
 	group.Go(func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error().Err(err).Msg("metrics are not served any more")
+		for {
+			err := server.ListenAndServe()
+			if errors.Is(err, http.ErrServerClosed) {
+				return
+			}
+			log.Error().Err(err).Msg("metrics are not served; tried again in a minute")
+			select {
+			case <-background.Done():
+				return
+			case <-time.After(time.Minute):
+			}
 		}
 	})
 	return func() {
 		cancel()
 		_ = server.Close() // a scrape may be cut off
 		group.Wait()
-	}, nil
+	}
 }

@@ -114,6 +114,14 @@ func (w *world) wellAfter(t *testing.T, what string) {
 		if out, err := w.Bed.Exec(name, "ls", "-d", "/root/setup"); err == nil {
 			t.Errorf("%s still has its setup folder: %s", name, out)
 		}
+		// It renews itself from now on, and nothing is wrong with it.
+		w.On(t, name, "systemctl", "start", "signerd-sync.service")
+		if next := w.On(t, name, "systemctl", "show", "--value", "-p", "NextElapseUSecMonotonic", "signerd-sync.timer"); next == "infinity\n" || next == "\n" {
+			t.Errorf("%s: the timer of signerd sync never elapses", name)
+		}
+		if out, err := w.Bed.Exec(name, "signerd", "status"); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
 	}
 	if out := w.On(t, "h1", "sh", "-c", "signerd check && signerd ledger verify"); !strings.Contains(out, "ok: cluster prod-a") {
 		t.Errorf("signerd check: %s", out)

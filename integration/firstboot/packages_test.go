@@ -3,6 +3,7 @@ package firstboot
 import (
 	"crypto/sha256"
 	"debug/buildinfo"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,9 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 
+	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/internal/need"
 )
 
@@ -147,6 +150,21 @@ func TestPackagesOnAHost(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 
+	// A release's certificates live for a day and a month.
+	_, dir := w.Client(t, "kubemaster-09")
+	for path, life := range map[string]int{filepath.Join(dir, "client.crt"): 24 * 3600, "": 30 * 24 * 3600} {
+		within := func(seconds int) error {
+			if path == "" {
+				_, err := w.Bed.Exec("h1", "openssl", "x509", "-in", "/etc/etcd/pki/member.crt", "-noout", "-checkend", strconv.Itoa(seconds))
+				return err
+			}
+			return exec.Command("openssl", "x509", "-in", path, "-noout", "-checkend", strconv.Itoa(seconds)).Run()
+		}
+		if early, late := within(life-600), within(life); early != nil || late == nil {
+			t.Errorf("%q does not live for %d seconds", path, life)
+		}
+	}
+
 	// Where it has not succeeded yet the folder is the new version's.
 	if err := w.Install("h2", newer...); err != nil {
 		t.Fatal(err)
@@ -157,6 +175,21 @@ func TestPackagesOnAHost(t *testing.T) {
 	if !strings.Contains(out, "/root/setup stays") || w.On(t, "h2", "ls", "/root/setup") != "notes\n" {
 		t.Errorf("what was not shipped is not left alone: %s", out)
 	}
+
+	// Certificates that an operator supplies are refused before etcd starts.
+	w.On(t, "h2", "sh", "-c", "cp /etc/signerd/member.yaml /root/ && echo 'manage: false' >> /etc/signerd/member.yaml && cp /etc/etcd/pki/member.key /root/ && "+
+		"openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /etc/etcd/pki/member.key && systemctl restart --no-block etcd")
+	fleet.Eventually(t, time.Minute, "etcd's journal says why it does not start", func() error {
+		if log := w.Bed.Logs("h2", "-u", "etcd"); !strings.Contains(log, "that an operator supplies (manage: false): the client port's") || !strings.Contains(log, "the certificate is for another key") {
+			return errors.New(log[max(0, len(log)-500):])
+		}
+		return nil
+	})
+	w.On(t, "h2", "sh", "-c", "cat /root/member.key > /etc/etcd/pki/member.key && signerd check --supplied && cp /root/member.yaml /etc/signerd/")
+	fleet.Eventually(t, time.Minute, "etcd has started by itself", func() error {
+		_, err := w.Ctl("h2", "endpoint", "health")
+		return err
+	})
 
 	// Removed and purged, the CA's key, the ledger and the settings of people stay.
 	w.On(t, "h1", "dpkg", "--remove", "signerd-first-boot", "signerd")

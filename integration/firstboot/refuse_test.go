@@ -129,7 +129,7 @@ func TestJoinRefuses(t *testing.T) {
 	if voters, others := w.Members(t, "h1"); len(voters) != 1 || len(others) != 0 {
 		t.Errorf("after all refusals the members are %v and %v", voters, others)
 	}
-	if out := w.On(t, "h2", append(good, "--dry-run")...); !strings.Contains(out, "[ 8/8]") {
+	if out := w.On(t, "h2", append(good, "--dry-run")...); !strings.Contains(out, "[ 9/9]") {
 		t.Errorf("the dry run says %s", out)
 	}
 	w.On(t, "h2", good...) // the valid neighbour

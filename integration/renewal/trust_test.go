@@ -27,6 +27,7 @@ func TestTrustChanges(t *testing.T) {
 		{"all are well", func(t *testing.T) { w.trust(t, "plain") }},
 		{"one is down", w.oneDown},
 		{"one hangs", w.oneHangs},
+		{"one does not come back", w.oneLost},
 		{"the holder is killed", w.holderKilled},
 		{"the holder stands still", w.holderFrozen},
 	} {
@@ -50,6 +51,8 @@ func TestTrustChanges(t *testing.T) {
 	}
 	t.Run("without quorum", w.withoutQuorum)
 	t.Run("two ports that differ", w.portsDiffer)
+	t.Run("CAs from elsewhere", w.elsewhere)
+	t.Run("another CA", w.anotherCA)
 }
 
 // trust lets the signer hand out one more CA, another one for each name, in the
@@ -132,14 +135,15 @@ func (w *world) oneByOne(t *testing.T, since time.Time) {
 	t.Logf("%d restarts so far, one by one", len(spans))
 }
 
-// nobody makes sure that sync restarts no member for a while.
-func (w *world) nobody(t *testing.T, hosts ...string) {
+// nobody makes sure that sync restarts no member for a while, and says which one
+// it waits for.
+func (w *world) nobody(t *testing.T, waitsFor int, hosts ...string) {
 	t.Helper()
 	began := time.Now()
 	for _, name := range hosts {
-		fleet.Eventually(t, time.Minute, name+" says that it waits for h3", func() error {
+		fleet.Eventually(t, time.Minute, name+" says what it waits for", func() error {
 			for _, line := range w.said(name, "signerd-sync", began, "waiting to restart etcd") {
-				if strings.Contains(line, "etcd-h3") || strings.Contains(line, w.Bed.Address(13)) {
+				if strings.Contains(line, fmt.Sprint("etcd-h", waitsFor-10)) || strings.Contains(line, w.Bed.Address(waitsFor)) {
 					return nil
 				}
 			}
@@ -160,7 +164,7 @@ func (w *world) oneDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.trust(t, "down")
-	w.nobody(t, "h1", "h2")
+	w.nobody(t, 13, "h1", "h2")
 	if err := w.Bed.Boot("h3"); err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +173,31 @@ func (w *world) oneDown(t *testing.T) {
 func (w *world) oneHangs(t *testing.T) {
 	w.On(t, "h3", "pkill", "-STOP", "-x", "etcd")
 	w.trust(t, "hangs")
-	w.nobody(t, "h1", "h2")
+	w.nobody(t, 13, "h1", "h2")
 	w.On(t, "h3", "pkill", "-CONT", "-x", "etcd")
+}
+
+// oneLost: a member that is restarted and does not start stops the roll.
+func (w *world) oneLost(t *testing.T) {
+	for _, name := range names {
+		w.On(t, name, "systemctl", "stop", "signerd-sync.timer", "signerd-sync.service")
+	}
+	w.On(t, "h2", "sh", "-c", "echo ETCD_HEARTBEAT_INTERVAL=soon >> /etc/default/etcd")
+	w.trust(t, "lost")
+	began := time.Now()
+	w.On(t, "h2", "systemctl", "start", "--no-block", "signerd-sync.service")
+	fleet.Eventually(t, time.Minute, "h2 says that its etcd does not come back", func() error {
+		if lines := w.said("h2", "signerd-sync", began, "etcd was restarted and is not back"); len(lines) == 0 {
+			return fmt.Errorf("it says %s", w.said("h2", "signerd-sync", began, ""))
+		}
+		return nil
+	})
+	for _, name := range []string{"h1", "h3"} {
+		w.On(t, name, "systemctl", "start", "signerd-sync.timer")
+	}
+	w.nobody(t, 12, "h1", "h3")
+	w.On(t, "h2", "sed", "-i", "/HEARTBEAT/d", "/etc/default/etcd")
+	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
 }
 
 // atItsTurn lets sync on h2 stop right after it has got the turn to restart.
@@ -310,4 +337,53 @@ func (w *world) portsDiffer(t *testing.T) {
 	}
 	w.On(t, "h1", "systemctl", "start", "signerd-sync.timer")
 	w.trusted(t, 2*time.Minute)
+}
+
+// elsewhere: an etcd that loads other files is not restarted for ever.
+func (w *world) elsewhere(t *testing.T) {
+	w.On(t, "h2", "sh", "-c", "cp /etc/etcd/pki/ca.crt /etc/etcd/pki/old-ca.crt && sed -i 's/^ETCD_PEER_TRUSTED_CA_FILE=.*/ETCD_PEER_TRUSTED_CA_FILE=\\/etc\\/etcd\\/pki\\/old-ca.crt/' /etc/default/etcd")
+	w.trust(t, "elsewhere")
+	began := time.Now()
+	fleet.Eventually(t, 2*time.Minute, "h2 says where its CAs come from", func() error {
+		if lines := w.said("h2", "signerd-sync", began, "etcd loads its CAs from elsewhere"); len(lines) == 0 {
+			return fmt.Errorf("it says %s", w.said("h2", "signerd-sync", began, ""))
+		}
+		return nil
+	})
+	<-time.After(10 * time.Second)
+	if lines := w.said("h2", "signerd-sync", began, "restarting etcd"); len(lines) != 1 {
+		t.Errorf("h2 was restarted %d times: %s", len(lines), lines)
+	}
+	w.On(t, "h2", "sh", "-c", "sed -i 's/^ETCD_PEER_TRUSTED_CA_FILE=.*/ETCD_PEER_TRUSTED_CA_FILE=\\/etc\\/etcd\\/pki\\/ca.crt/' /etc/default/etcd && systemctl restart etcd")
+	w.trusted(t, 2*time.Minute)
+}
+
+// anotherCA: the CA's key was lost, and another CA signs, while the old one is
+// handed out too. No member shows a certificate of the new one before all trust it.
+func (w *world) anotherCA(t *testing.T) {
+	w.On(t, "h1", "sh", "-c", "systemctl stop signerd && cp /var/lib/signerd/authority/active.crt /etc/signerd/lost.crt && chmod 644 /etc/signerd/lost.crt && "+
+		"mv /var/lib/signerd/authority /root/lost && signerd ca create && chown -R signerd:signerd /var/lib/signerd && "+
+		"sed -i 's/^trust:.*/trust: [lost.crt]/' /etc/signerd/signerd.yaml && signerd check && systemctl start signerd && sync")
+	issuer := strings.TrimPrefix(strings.TrimSpace(w.On(t, "h1", "openssl", "x509", "-in", "/var/lib/signerd/authority/active.crt", "-noout", "-subject")), "subject=")
+	for _, name := range names {
+		fleet.Eventually(t, 3*time.Minute, name+" has a certificate of the new CA", func() error {
+			out, err := w.Bed.Exec(name, "openssl", "x509", "-in", "/etc/etcd/pki/member.crt", "-noout", "-issuer")
+			if err == nil && strings.TrimPrefix(strings.TrimSpace(out), "issuer=") != issuer {
+				err = fmt.Errorf("it is %s", out)
+			}
+			return err
+		})
+	}
+	w.well(t, time.Minute)
+	w.On(t, "h1", "sh", "-c", "sed -i '/^trust:/d' /etc/signerd/signerd.yaml && systemctl restart signerd")
+	for _, address := range slices.Concat(w.ports("2379"), w.ports("2380")) {
+		fleet.Eventually(t, 3*time.Minute, address+" trusts the new CA alone", func() error {
+			names, err := w.loaded(address)
+			if err == nil && strings.Count(names, "CN") != 1 {
+				err = fmt.Errorf("it trusts %s", names)
+			}
+			return err
+		})
+	}
+	w.well(t, time.Minute)
 }

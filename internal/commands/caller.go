@@ -100,18 +100,32 @@ func (c *caller) Call(ctx context.Context, line string, stdin sshfront.Stdin) (w
 	if c.grant != nil && c.grant.Forced != "" {
 		line = c.grant.Forced
 	}
-	verb := "none"
 	command, err := parse(line)
-	var answer wire.Answer
-	if err == nil {
-		verb = string(command.Verb)
-		answer, err = c.call(ctx, command, stdin)
+	if err != nil {
+		return wire.Answer{}, c.counted("none", err)
 	}
+	ended := false
+	defer func() {
+		if !ended { // a panic; whoever recovers it answers with a fault of ours
+			c.count(string(command.Verb), wire.Internal, "internal")
+		}
+	}()
+	answer, err := c.call(ctx, command, stdin)
+	ended = true
+	return answer, c.counted(string(command.Verb), err)
+}
+
+// counted counts a command by how it ended, and gives what the client may know.
+func (c *caller) counted(verb string, err error) error {
 	told := public(err)
+	c.count(verb, wire.StatusOf(told), reasonOf(err))
+	return told
+}
+
+func (c *caller) count(verb string, status wire.Status, reason string) {
 	if c.desk.meter != nil {
-		c.desk.meter.Command(verb, wire.StatusOf(told), reasonOf(err))
+		c.desk.meter.Command(verb, status, reason)
 	}
-	return answer, told
 }
 
 func parse(line string) (wire.Command, error) {

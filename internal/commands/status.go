@@ -41,12 +41,14 @@ func (d *Desk) memberStatuses(ctx context.Context, members []peers.Member) []wir
 	return statuses
 }
 
-// releasable gives the names that live and that the caller may release.
+// releasable gives the names that live, or should have been renewed, and that the
+// caller may release.
 func (c *caller) releasable() []wire.NameStatus {
 	var names []wire.NameStatus
-	for _, hold := range c.desk.signer.Ledger().Live(c.desk.now()) {
+	now := c.desk.now()
+	for _, hold := range c.desk.signer.Ledger().Expected(now) {
 		if c.may(wire.Command{Verb: wire.Release, Name: hold.Name}) == nil {
-			names = append(names, wire.NameStatus{Name: hold.Name, NotAfter: hold.NotAfter})
+			names = append(names, wire.NameStatus{Name: hold.Name, NotAfter: hold.NotAfter, Missed: hold.Missed(now)})
 		}
 	}
 	return names

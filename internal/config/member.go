@@ -33,6 +33,12 @@ type SignerAt struct {
 // MemberFiles are paths of a certificate, its key, and the CAs that are trusted.
 type MemberFiles struct{ Certificate, Key, Trust string }
 
+// PKIDir is where first-boot puts what a member shows and trusts.
+const PKIDir = "/etc/etcd/pki"
+
+// StandardFiles are the files that first-boot makes, for both of etcd's ports.
+var StandardFiles = MemberFiles{Certificate: PKIDir + "/member.crt", Key: PKIDir + "/member.key", Trust: PKIDir + "/ca.crt"}
+
 // DefaultMemberPath is where first-boot puts member.yaml.
 const DefaultMemberPath = "/etc/signerd/member.yaml"
 
@@ -70,8 +76,7 @@ func LoadMember(path string) (*Member, error) {
 
 // ParseMember reads a configuration's content; path stands for it in errors.
 func ParseMember(path string, data []byte) (*Member, error) {
-	const pki = "/etc/etcd/pki/"
-	f := memberFile{Manage: true, Certificate: pki + "member.crt", Key: pki + "member.key", Trust: pki + "ca.crt"}
+	f := memberFile{Manage: true, Certificate: StandardFiles.Certificate, Key: StandardFiles.Key, Trust: StandardFiles.Trust}
 	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
 	}

@@ -13,17 +13,17 @@ import (
 // explain says what lies behind a chain that does not verify, and what to do.
 func explain(err error, chain, cas []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return explainAuthority(chain, cas)
+		return explainAuthority(err, chain, cas)
 	}
 	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
 	switch {
 	case !ok:
 		return err
 	case invalid.Reason == x509.Expired && now.Before(invalid.Cert.NotBefore):
-		return fmt.Errorf("%q is valid only from %s on, and this machine's clock says %s: set the clock that is wrong (timedatectl)",
+		return fmt.Errorf("%q is valid only from %s on, and the clock says %s: set the clock that is wrong (timedatectl)",
 			invalid.Cert.Subject, stamp(invalid.Cert.NotBefore), stamp(now))
 	case invalid.Reason == x509.Expired:
-		return fmt.Errorf("%q expired at %s, and this machine's clock says %s: have it renewed, or set the clock if that is wrong (timedatectl)",
+		return fmt.Errorf("%q expired at %s, and the clock says %s: have it renewed, or set the clock if that is wrong (timedatectl)",
 			invalid.Cert.Subject, stamp(invalid.Cert.NotAfter), stamp(now))
 	case invalid.Reason == x509.IncompatibleUsage && usage == x509.ExtKeyUsageServerAuth:
 		return fmt.Errorf("%q is not for servers: its extended key usage lacks serverAuth, and whoever connects refuses it", invalid.Cert.Subject)
@@ -35,13 +35,21 @@ func explain(err error, chain, cas []*x509.Certificate, usage x509.ExtKeyUsage, 
 
 // explainAuthority tells a CA that was made anew under its old name from one that
 // is simply another.
-func explainAuthority(chain, cas []*x509.Certificate) error {
+func explainAuthority(err error, chain, cas []*x509.Certificate) error {
 	top := chain[len(chain)-1]
 	for _, ca := range cas {
-		if bytes.Equal(ca.RawSubject, top.RawIssuer) {
-			return fmt.Errorf("it was signed by a CA that is called %q as the trusted one is, and has another key (trusted is %s): the CA was made anew, or the files are of two clusters; take certificate and CAs from the same signer",
-				ca.Subject, signer.Fingerprint(ca))
+		if !bytes.Equal(ca.RawSubject, top.RawIssuer) {
+			continue
 		}
+		signed := top.CheckSignatureFrom(ca)
+		if _, weak := errors.AsType[x509.InsecureAlgorithmError](signed); weak {
+			return fmt.Errorf("it was signed with an algorithm that is not accepted any more: %w; have it issued again", signed)
+		}
+		if signed == nil {
+			return err // not for lack of its CA
+		}
+		return fmt.Errorf("it was signed by a CA that is called %q as the trusted one is, and has another key (trusted is %s): the CA was made anew, or the files are of two clusters; take certificate and CAs from the same signer",
+			ca.Subject, signer.Fingerprint(ca))
 	}
 	return fmt.Errorf("its CA %q is not trusted here: trusted are %s; take certificate and CAs from the same signer", top.Issuer, subjects(cas))
 }

@@ -17,13 +17,11 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
-
-// Dir is where first-boot puts what a member shows and trusts.
-const Dir = "/etc/etcd/pki"
 
 // EtcdUnit is etcd's unit.
 const EtcdUnit = "etcd.service"
@@ -43,7 +41,7 @@ const LocalEndpoint = "https://127.0.0.1:" + ClientPort
 type Files struct{ Certificate, Key, Trust string }
 
 // Standard are the files that first-boot makes, for both of etcd's ports.
-var Standard = Files{Certificate: Dir + "/member.crt", Key: Dir + "/member.key", Trust: Dir + "/ca.crt"}
+var Standard = Files(config.StandardFiles)
 
 // LoadKey reads the private key, which nobody but its owner may read. That it
 // is missing is fs.ErrNotExist.

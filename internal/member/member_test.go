@@ -135,7 +135,7 @@ func TestCheckSupplied(t *testing.T) {
 			[]string{"client port's", "lacks serverAuth"}},
 		"for another key": {write(t, newKey(t), good, ca.certificate), config.MemberFiles{}, []string{"for another key"}},
 		"expired": {write(t, key, ca.issue(t, key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), ca.certificate), config.MemberFiles{},
-			[]string{"expired at", "this machine's clock says"}},
+			[]string{"expired at", "the clock says"}},
 		"not valid yet": {write(t, key, ca.issue(t, key, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }), ca.certificate), config.MemberFiles{},
 			[]string{"valid only from", "timedatectl"}},
 		"for another address": {write(t, key, ca.issue(t, key, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP("10.0.0.13")} }), ca.certificate), config.MemberFiles{},

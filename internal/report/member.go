@@ -15,66 +15,81 @@ import (
 )
 
 // A CA is to be rotated when a tenth of its life is left. A member's certificate
-// is renewed when two thirds are, so that at a half something is wrong.
+// is renewed when two thirds are, so that at a half something is wrong; one that an
+// operator supplies has time until a tenth.
 const (
-	caWarns     = 10
-	memberWarns = 2
+	caWarns       = 10
+	memberWarns   = 2
+	suppliedWarns = 10
 )
 
 // Member looks at this machine as a member: the CAs it trusts, its certificates,
 // what its etcd really serves, and whether it is renewed.
 func Member(ctx context.Context, m *config.Member, now time.Time) []Finding {
-	files := member.Files(m.Client)
-	var all []Finding
-	cas, err := files.CAs()
-	if err != nil {
-		all = append(all, broken("CAs", files.Trust, err)...)
+	all := certificates(m, m.Client, now)
+	if m.Peer != m.Client {
+		all = append(all, certificates(m, m.Peer, now)...)
 	}
+	if m.Manage {
+		all = append(all, renewal(ctx)...)
+	} else {
+		all = append(all, Broken("certificate", "that an operator supplies", member.CheckSupplied(m, now))...)
+	}
+	client, peer := member.Addresses(m.Addresses[0].String())
+	all = append(all, served(ctx, client, m, m.Client, now)...)
+	return append(all, served(ctx, peer, m, m.Peer, now)...)
+}
+
+// part is what part of its life a certificate may have left before somebody looks:
+// who supplies certificates by hand renews them late.
+func part(m *config.Member) int {
+	if m.Manage {
+		return memberWarns
+	}
+	return suppliedWarns
+}
+
+// certificates looks at the files of one port, or of both.
+func certificates(m *config.Member, paths config.MemberFiles, now time.Time) []Finding {
+	files := member.Files(paths)
+	cas, err := files.CAs()
+	all := Broken("CAs", files.Trust, err)
 	for _, ca := range cas {
 		all = append(all, expiring("CA", signer.Fingerprint(ca)[:16], ca, now, caWarns, "rotate the CA"))
 	}
-	if m.Manage {
-		all = append(all, managed(m, files, cas, now)...)
-		all = append(all, renewal(ctx)...)
-	} else {
-		all = append(all, broken("certificate", "of an operator", member.CheckSupplied(m, now))...)
-	}
-	client, peer := member.Addresses(m.Addresses[0].String())
-	all = append(all, served(ctx, client, files, now)...)
-	return append(all, served(ctx, peer, member.Files(m.Peer), now)...)
-}
-
-// managed looks at a certificate that signerd sync renews.
-func managed(m *config.Member, files member.Files, cas []*x509.Certificate, now time.Time) []Finding {
 	chain, err := files.Chain()
 	if err != nil {
-		return broken("certificate", files.Certificate, err)
+		return append(all, Broken("certificate", files.Certificate, err)...)
 	}
-	f := expiring("certificate", files.Certificate, chain[0], now, memberWarns,
-		"it should have been renewed long ago: signerd sync says why it was not")
-	key, err := files.LoadKey()
-	if err == nil {
-		err = member.UseOf(m).Check(chain, cas, key, now)
+	f := expiring("certificate", files.Certificate, chain[0], now, part(m), "it should have been renewed long ago")
+	if m.Manage {
+		key, err := files.LoadKey()
+		if err == nil {
+			err = member.UseOf(m).Check(chain, cas, key, now)
+		}
+		if err != nil {
+			f.State, f.Says = Critical, err.Error()
+		} else if f.Says != "" {
+			f.Says += ": signerd sync says why it was not"
+		}
 	}
-	if err != nil {
-		f.State, f.Says = Critical, err.Error()
-	}
-	return []Finding{f}
+	return append(all, f)
 }
 
 // served looks at what etcd serves at a port, which need not be what is in the
 // files.
-func served(ctx context.Context, address string, files member.Files, now time.Time) []Finding {
+func served(ctx context.Context, address string, m *config.Member, paths config.MemberFiles, now time.Time) []Finding {
+	files := member.Files(paths)
 	var show *tls.Certificate
 	if pair, err := tls.LoadX509KeyPair(files.Certificate, files.Key); err == nil {
 		show = &pair
 	}
 	s, err := member.Inspect(ctx, address, show)
 	if err != nil {
-		return broken("served", address, err)
+		return Broken("served", address, err)
 	}
 	leaf := s.Chain[0]
-	f := expiring("served", address, leaf, now, memberWarns, "etcd serves it from a file that is not renewed")
+	f := expiring("served", address, leaf, now, part(m), "etcd serves it from a file that is not renewed")
 	cas, err := files.CAs()
 	if err != nil {
 		return []Finding{f} // that is a finding of its own
@@ -107,15 +122,15 @@ func renewal(ctx context.Context) []Finding {
 		err = errors.New("it does not run, and nothing renews this member: systemctl enable --now signerd-sync.timer")
 	}
 	if err != nil {
-		return broken("renewal", "signerd-sync.timer", err)
+		return Broken("renewal", "signerd-sync.timer", err)
 	}
 	const service = "signerd-sync.service"
 	run, err := unit.Get(ctx, service)
 	switch {
 	case err != nil:
-		return broken("renewal", service, err)
+		return Broken("renewal", service, err)
 	case run.Active == "failed", run.Sub == "auto-restart":
-		return []Finding{found(Warning, "renewal", service, "its last run failed: %s", unit.Tail(ctx, service, 1))}
+		return []Finding{found(Warning, "renewal", service, "its last run failed: "+unit.Tail(ctx, service, 1))}
 	}
 	return []Finding{found(OK, "renewal", service, "")}
 }

@@ -4,8 +4,11 @@ package report
 
 import (
 	"crypto/x509"
-	"fmt"
+	"errors"
+	"strings"
 	"time"
+
+	"github.com/hashicorp/go-multierror"
 )
 
 // State is how bad a finding is.
@@ -49,17 +52,25 @@ func New(now time.Time, findings []Finding) Report {
 	return r
 }
 
-// found makes a Finding without an expiry.
-func found(state State, what, which, format string, args ...any) Finding {
-	return Finding{State: state, What: what, Which: which, Says: fmt.Sprintf(format, args...)}
+// found makes a Finding without an expiry. What it says is one line of words.
+func found(state State, what, which, says string) Finding {
+	return Finding{State: state, What: what, Which: which, Says: strings.Join(strings.Fields(says), " ")}
 }
 
-// broken is a Finding for an error, or none.
-func broken(what, which string, err error) []Finding {
+// Broken is a critical Finding for each problem that an error lists, or none.
+func Broken(what, which string, err error) []Finding {
 	if err == nil {
 		return nil
 	}
-	return []Finding{found(Critical, what, which, "%v", err)}
+	list, ok := errors.AsType[*multierror.Error](err)
+	if !ok {
+		return []Finding{found(Critical, what, which, err.Error())}
+	}
+	var all []Finding
+	for _, e := range list.WrappedErrors() {
+		all = append(all, Broken(what, which, e)...)
+	}
+	return all
 }
 
 // expiring makes a Finding of a certificate that should have been renewed before

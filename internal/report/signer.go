@@ -24,7 +24,7 @@ func Signer(generations []*signer.Generation, ledger string, now time.Time) []Fi
 		return all // nothing was signed yet
 	}
 	if err != nil {
-		return append(all, broken("ledger", ledger, err)...)
+		return append(all, Broken("ledger", ledger, err)...)
 	}
 	for _, h := range holds {
 		f := Finding{What: h.Profile, Which: h.Name, NotAfter: &h.NotAfter}

@@ -1,6 +1,9 @@
 package unit
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // What systemctl show prints (systemd 252) is understood.
 func TestParse(t *testing.T) {
@@ -25,7 +28,7 @@ func TestParse(t *testing.T) {
 		"none":   {"LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\n", State{Load: "not-found", Active: "inactive", Sub: "dead"}, false},
 		"masked": {"LoadState=masked\nActiveState=inactive\nSubState=dead\nUnitFileState=masked\n", State{Load: "masked", Active: "inactive", Sub: "dead"}, false},
 	} {
-		got := parse(test.out)
+		got := parse(test.out, time.Now(), 0)
 		if got != test.want || got.Up() != test.up || got.Known() != (test.want.Load == "loaded") {
 			t.Errorf("%s is %+v, up %v; want %+v, %v", what, got, got.Up(), test.want, test.up)
 		}

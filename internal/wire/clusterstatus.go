@@ -26,8 +26,10 @@ type MemberStatus struct {
 	Healthy bool   `json:"healthy"`
 }
 
-// NameStatus is a name that a live certificate holds.
+// NameStatus is a name that a certificate holds, or whose certificate should have
+// been renewed.
 type NameStatus struct {
 	Name     string    `json:"name"`
 	NotAfter time.Time `json:"not_after"`
+	Missed   bool      `json:"missed,omitempty"` // it should have been renewed by now, and was not
 }
