@@ -103,7 +103,10 @@ func (t *Turn) Hold(ctx context.Context) error {
 
 // Fresh says whether the turn was held a moment ago, by this machine's clock: a
 // process that stood still since its last Hold must not go on as if it had not.
-func (t *Turn) Fresh() bool { return time.Since(t.held) < turnLife/2 }
+func (t *Turn) Fresh() bool {
+	// The monotonic clock stands still with the machine, the wall clock does not.
+	return time.Since(t.held) < turnLife/2 && time.Now().Round(0).Sub(t.held.Round(0)).Abs() < turnLife/2
+}
 
 // Release gives the turn back. One that cannot runs out.
 func (t *Turn) Release(ctx context.Context) error {

@@ -16,9 +16,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/hashicorp/go-multierror"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
@@ -46,11 +45,10 @@ func (s *syncer) renew(ctx context.Context) error {
 	var problems *multierror.Error
 	for _, at := range s.member.Signers {
 		err := s.renewAt(ctx, at, keys)
-		refused, isRefused := errors.AsType[*wire.Error](err)
-		if err == nil || !errors.Is(err, sshclient.ErrUnreachable) && (!isRefused || refused.Status != wire.Retry) {
+		if err == nil || onlyClock(err) {
 			return err
 		}
-		problems = multierror.Append(problems, fmt.Errorf("no signer could be asked: %w", err)) // another one may
+		problems = multierror.Append(problems, err) // another one may serve
 	}
 	return problems.ErrorOrNil()
 }
@@ -66,10 +64,35 @@ func (s *syncer) renewAt(ctx context.Context, at config.SignerAt, keys []ssh.Sig
 		return explainDial(at.Address, err)
 	}
 	defer client.Close() //nolint:errcheck // the answers are here
-	if err := s.renewFrom(ctx, client); err != nil {
-		return fmt.Errorf("%s: %w", at.Address, err)
+	now, skew, err := s.clock(ctx, client)
+	if err == nil {
+		err = s.renewFrom(ctx, client, now, skew != nil)
 	}
-	return nil
+	if err != nil {
+		err = fmt.Errorf("%s: %w", at.Address, err)
+	}
+	if skew == nil {
+		return err
+	}
+	return &skewError{skew, err} // whatever else went wrong, nothing may be restarted
+}
+
+// skewError says that the clocks differ, and what else went wrong, if anything.
+type skewError struct{ skew, rest error }
+
+func (e *skewError) Error() string {
+	if e.rest == nil {
+		return e.skew.Error()
+	}
+	return e.skew.Error() + "; " + e.rest.Error()
+}
+
+func (e *skewError) Unwrap() []error { return []error{e.skew, e.rest} }
+
+// onlyClock says whether all was done, by a clock that is wrong.
+func onlyClock(err error) bool {
+	skewed, ok := errors.AsType[*skewError](err)
+	return ok && skewed.rest == nil
 }
 
 // explainDial says what to do about a signer that cannot be asked.
@@ -83,11 +106,9 @@ func explainDial(address string, err error) error {
 	return fmt.Errorf("%s: %w", address, err)
 }
 
-func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client) error {
-	now, skew, err := s.clock(ctx, client)
-	if err != nil {
-		return err
-	}
+// renewFrom takes what one signer has. now is its time; skewed says that this
+// machine's is another.
+func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, now time.Time, skewed bool) error {
 	if urls, _, err := client.Run(ctx, wire.Command{Verb: wire.GetPeers}, nil); err == nil {
 		s.others = strings.Fields(string(urls)) // without etcd nobody knows them, and nothing needs them
 	}
@@ -103,44 +124,51 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client) error 
 	if err != nil {
 		return err
 	}
-	present := s.presentIsGood(cas, key, now)
 	// The CAs come first, whatever becomes of the certificate: the others may show
 	// new ones. But what this member itself shows must lead to them.
-	if present {
+	if s.lives(cas, key, now) {
 		if err := s.writeBundle(bundle); err != nil {
 			return err
 		}
 	}
-	// By a clock that is wrong a good certificate is not thrown away for another.
 	reason := s.due(cas, key, now)
-	if reason == "" || skew != nil && (present || s.presentIsGood(cas, key, s.now())) {
-		return skew
+	if reason == "" {
+		return nil
 	}
-	if present && reason == newIssuer {
-		if err := s.trustedByAll(ctx, cas[0]); err != nil {
-			return errors.Join(skew, err)
+	// One that lives by what is trusted now is not thrown away: not by a clock that
+	// is wrong, and not for a CA that somebody does not trust yet.
+	trusted, _ := s.files.CAs()
+	if s.lives(trusted, key, now) || s.lives(cas, key, now) || skewed && s.lives(trusted, key, s.now()) {
+		if skewed {
+			return nil
+		}
+		if err := s.mayChange(ctx, cas[0]); err != nil {
+			return fmt.Errorf("the certificate is to be renewed, since %s: %w", reason, err)
 		}
 	}
 	chain, err := s.issue(ctx, client, cas, key, now)
 	if err != nil {
 		return fmt.Errorf("renewing the certificate, since %s: %w", reason, err)
 	}
-	if err := errors.Join(s.writeBundle(bundle), s.writeCertificate(chain, reason)); err != nil {
+	return errors.Join(s.writeBundle(bundle), s.writeCertificate(chain, reason))
+}
+
+// lives says whether the certificate that is there is one for the key that leads to
+// some CAs at a time; its names are another matter.
+func (s *syncer) lives(cas []*x509.Certificate, key crypto.Signer, at time.Time) bool {
+	chain, err := s.files.Chain()
+	return err == nil && member.Fits(chain[0], key) == nil &&
+		member.Verify(chain, cas, x509.ExtKeyUsageServerAuth, at) == nil && member.Verify(chain, cas, x509.ExtKeyUsageClientAuth, at) == nil
+}
+
+// mayChange says which member's etcd does not trust the CA yet that signs now, if
+// it is another one than the present certificate's. What that CA signs is of no use
+// before all do: a member that shows it too early is shut out, of its own etcd too.
+func (s *syncer) mayChange(ctx context.Context, ca *x509.Certificate) error {
+	present, err := s.files.Chain()
+	if err != nil || present[0].CheckSignatureFrom(ca) == nil {
 		return err
 	}
-	return skew
-}
-
-// presentIsGood says whether the certificate that is there may be shown at a time.
-func (s *syncer) presentIsGood(cas []*x509.Certificate, key crypto.Signer, at time.Time) bool {
-	chain, err := s.files.Chain()
-	return err == nil && member.UseOf(s.member).Check(chain, cas, key, at) == nil
-}
-
-// trustedByAll says which member's etcd does not trust a CA yet. What a CA signs is
-// of no use before all do, and a member that shows it too early is shut out, of
-// its own etcd too.
-func (s *syncer) trustedByAll(ctx context.Context, ca *x509.Certificate) error {
 	cluster, err := s.connect()
 	if err != nil {
 		return err
@@ -148,20 +176,21 @@ func (s *syncer) trustedByAll(ctx context.Context, ca *x509.Certificate) error {
 	defer cluster.Close() //nolint:errcheck // nothing is left to do on it
 	members, err := cluster.Members(ctx)
 	if err != nil {
-		return fmt.Errorf("its CA signs no more, and who trusts the new one cannot be seen: %w", err)
+		return fmt.Errorf("another CA signs now, and who trusts it cannot be seen: %w", err)
 	}
+	until := present[0].NotAfter.UTC().Format(time.RFC3339)
 	for _, m := range members {
-		for _, text := range slices.Concat(m.ClientURLs, m.PeerURLs) {
+		for _, text := range slices.Concat(m.ClientURLs[:min(1, len(m.ClientURLs))], m.PeerURLs) {
 			u, err := url.Parse(text)
 			if err != nil {
 				return err
 			}
 			served, err := member.Inspect(ctx, u.Host, s.pair())
 			if err != nil {
-				return fmt.Errorf("its CA signs no more, and whether %s trusts the new one cannot be seen: %w", m.Name, err)
+				return fmt.Errorf("another CA signs now, and whether %s trusts it cannot be seen; until %s there is time: %w", m.Name, until, err)
 			}
 			if _, missing := served.Difference([]*x509.Certificate{ca}); len(missing) > 0 {
-				return fmt.Errorf("its CA signs no more, but %s (%s) does not trust %s yet: a certificate of it has to wait", m.Name, u.Host, missing[0])
+				return fmt.Errorf("another CA signs now, %s, which %s (%s) does not trust yet; until %s there is time", missing[0], m.Name, u.Host, until)
 			}
 		}
 	}
@@ -215,9 +244,6 @@ func (s *syncer) acceptable(bundle []byte) ([]*x509.Certificate, error) {
 		s.files.Trust, signer.Fingerprint(cas[0]))
 }
 
-// newIssuer is why a certificate is due that is good as such.
-const newIssuer = "its CA signs no more"
-
 // due gives the reason why the certificate is to be issued again, or nothing. It
 // is due early, when a third of its life is gone.
 func (s *syncer) due(cas []*x509.Certificate, key crypto.Signer, now time.Time) string {
@@ -230,7 +256,7 @@ func (s *syncer) due(cas []*x509.Certificate, key crypto.Signer, now time.Time) 
 	case err != nil:
 		return err.Error()
 	case leaf.CheckSignatureFrom(cas[0]) != nil: // the first one signs now
-		return newIssuer
+		return "its CA signs no more"
 	case s.hasOthers(leaf):
 		return "it has other addresses than member.yaml"
 	case now.After(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3)):
@@ -264,6 +290,9 @@ func (s *syncer) issue(ctx context.Context, client *sshclient.Client, cas []*x50
 	chain, err := signer.ParseCertificates(answer)
 	if err == nil {
 		err = member.UseOf(s.member).Check(chain, cas, key, now)
+	}
+	if err == nil {
+		err = chain[0].CheckSignatureFrom(cas[0]) // a rotation may have gone on since they were asked for
 	}
 	if err != nil {
 		return nil, fmt.Errorf("what the signer sent is of no use: %w", err)

@@ -2,18 +2,20 @@ package renew
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/signerd/signerd/internal/crashpoint"
+	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/unit"
 	"github.com/signerd/signerd/peers"
@@ -52,28 +54,72 @@ func (s *syncer) reload(ctx context.Context) error {
 	if state.Active == "activating" {
 		return s.reloadWaiting(ctx, stale, err)
 	}
-	if err != nil || stale == "" {
+	switch {
+	case err != nil && stale != "":
+		return fmt.Errorf("etcd has to start again (%s), and cannot: %w", stale, err)
+	case err != nil || stale == "":
 		return err
 	}
 	return s.restartInTurn(ctx, cas, stale)
 }
 
-// helps says why a restart cannot help: etcd has started since its CAs were
-// written, so that it takes them from somewhere else.
+// restartedPath has, until the machine is restarted, which run of etcd sync has
+// started, and the fingerprint of the CAs that it was to load.
+const restartedPath = "/run/signerd-sync.restarted"
+
+// helps says why a restart cannot help: this very run of etcd was started for
+// these very CAs.
 func (s *syncer) helps(state unit.State, stale string) error {
-	info, err := os.Stat(s.files.Trust)
+	bundle, err := os.ReadFile(s.files.Trust)
 	if err != nil {
 		return err
 	}
-	changed := info.ModTime()
-	if system, ok := info.Sys().(*syscall.Stat_t); ok && changed.Before(time.Unix(system.Ctim.Unix())) {
-		changed = time.Unix(system.Ctim.Unix()) // when it was renamed into place, at the latest
-	}
-	if state.Began.Before(changed.Add(time.Second)) {
+	last, err := os.ReadFile(restartedPath)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if err != nil {
+		return err
 	}
-	return fmt.Errorf("%w: etcd was started since %s was written, and %s: is that ETCD_TRUSTED_CA_FILE and ETCD_PEER_TRUSTED_CA_FILE? a restart cannot help",
-		ErrElsewhere, s.files.Trust, stale)
+	if string(last) != startedFor(state, bundle) {
+		return nil // another run, or other CAs
+	}
+	return fmt.Errorf("%w: it was restarted for %s, and %s: is that its ETCD_TRUSTED_CA_FILE and ETCD_PEER_TRUSTED_CA_FILE?", ErrElsewhere, s.files.Trust, stale)
+}
+
+func startedFor(state unit.State, bundle []byte) string {
+	return fmt.Sprintf("%s %x\n", state.Run, sha256.Sum256(bundle))
+}
+
+// restartEtcd restarts etcd for the CAs that are in place, and waits until it has
+// been started.
+func (s *syncer) restartEtcd(ctx context.Context) error {
+	bundle, err := os.ReadFile(s.files.Trust)
+	if err != nil {
+		return err
+	}
+	before, err := unit.Get(ctx, member.EtcdUnit)
+	if err != nil {
+		return err
+	}
+	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, backPatience)
+	defer cancel()
+	for {
+		now, err := unit.Get(ctx, member.EtcdUnit)
+		if err != nil {
+			return err
+		}
+		if now.Run != before.Run && now.Run != "" {
+			return durable.Replace(restartedPath, []byte(startedFor(now, bundle)), 0o644)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: systemd does not start it", ErrNotBack)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // stale says at which port etcd trusts other CAs than it should, and which; empty:
@@ -121,7 +167,7 @@ func (s *syncer) reloadWaiting(ctx context.Context, stale string, trouble error)
 		return fmt.Errorf("etcd waits for a quorum: look at the other members (%v)", trouble)
 	}
 	s.say("etcd has no quorum, and %s: starting it again", stale)
-	return unit.Restart(ctx, member.EtcdUnit)
+	return s.restartEtcd(ctx)
 }
 
 // leaderless says whether the etcd on this machine says of itself that it sees no
@@ -236,12 +282,15 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 	if !turn.Fresh() {
 		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
 	}
-	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
-		return err
-	}
 	s.say("restarting etcd: %s", stale)
 	began := time.Now()
-	if err := s.awaitBack(ctx, cluster, turn, cas); err != nil {
+	held, stop := context.WithCancel(ctx)
+	defer stop()
+	go keep(held, turn)
+	if err := s.restartEtcd(ctx); err != nil {
+		return err
+	}
+	if err := s.awaitBack(ctx, cluster, cas); err != nil {
 		return fmt.Errorf("%w: no other member is restarted until it is: %w", ErrNotBack, err)
 	}
 	s.say("etcd is back after %s, and trusts what it should", time.Since(began).Round(time.Second))
@@ -250,10 +299,9 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 
 // awaitBack waits until this member serves a majority's reads by itself with the
 // right trust and the cluster is well, for as long as it takes to settle.
-func (s *syncer) awaitBack(ctx context.Context, cluster *peers.Cluster, turn *peers.Turn, cas []*x509.Certificate) error {
+func (s *syncer) awaitBack(ctx context.Context, cluster *peers.Cluster, cas []*x509.Certificate) error {
 	ctx, cancel := context.WithTimeout(ctx, backPatience)
 	defer cancel()
-	go keep(ctx, turn)
 	var well time.Time
 	for {
 		err := s.back(ctx, cluster, cas)

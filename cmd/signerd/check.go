@@ -71,7 +71,7 @@ func (h here) checkSupplied(now time.Time) error {
 	if m.Manage {
 		return nil
 	}
-	if err := member.CheckSupplied(m, now); err != nil {
+	if err := member.RefuseSupplied(m, now); err != nil {
 		return exit(exitConfig, err)
 	}
 	return nil

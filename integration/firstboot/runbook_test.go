@@ -76,7 +76,7 @@ func TestRunbook(t *testing.T) {
 	if log := b.Bed.Logs("etcd-1", "-u", "etcd", "--since", "-15s", "-g", "rejected connection"); strings.Contains(log, "10.0.0.12") || strings.Contains(log, "10.0.0.32") {
 		t.Errorf("etcd-1 refuses etcd-2:\n%s", log)
 	}
-	if _, err := b.Bed.Exec("etcd-2", "sh", "-c", "ssh -i /mnt/image signer@10.0.0.11 kubemaster-02 < /etc/etcd/pki/member.csr"); err == nil {
+	if _, err := b.Bed.Exec("etcd-2", "sh", "-c", "ssh -i /mnt/image signer@10.0.0.11 kubemaster-02 < /etc/etcd/pki/member.crt"); err == nil {
 		t.Error("the image's key was withdrawn, and is let in")
 	}
 	if out, err := b.Bed.Exec("old-1", "curl", "-sk", "--http1.1", "--cert", "/etc/etcd/pki/member.crt", "--key", "/etc/etcd/pki/member.key", "https://10.0.0.41:2380/version"); err != nil || !strings.Contains(out, "etcdserver") {

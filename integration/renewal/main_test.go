@@ -5,6 +5,7 @@ package renewal
 import (
 	"os"
 	"testing"
+	"time"
 
 	"github.com/signerd/signerd/integration/fleet"
 )
@@ -25,6 +26,10 @@ func cluster(t *testing.T) *world {
 	w := &world{fleet.Here(t)}
 	w.Machine(t, "h1", 11, w.Signer)
 	w.often(t, "h1")
+	fleet.Eventually(t, time.Minute, "h1, whose certificate may have expired on its disk, has a new one", func() error {
+		_, err := w.SSH(t, "", "get-topology")
+		return err
+	})
 	for n, name := range map[int]string{12: "h2", 13: "h3"} {
 		w.Machine(t, name, n, w.Bare)
 	}

@@ -155,7 +155,7 @@ func Parse(path string, data []byte) (*Config, error) {
 	r := reader{base: base}
 	c := r.read(f)
 	if err := r.problems.ErrorOrNil(); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %s: %w", path, err)
+		return nil, fmt.Errorf("reading the configuration: %w", r.at(path))
 	}
 	return c, nil
 }
@@ -181,6 +181,15 @@ type reader struct {
 
 func (r *reader) problem(format string, args ...any) {
 	r.problems = multierror.Append(r.problems, fmt.Errorf(format, args...))
+}
+
+// at gives the problems, each with the path of the file that it is in.
+func (r *reader) at(path string) error {
+	var located *multierror.Error
+	for _, err := range r.problems.WrappedErrors() {
+		located = multierror.Append(located, fmt.Errorf("%s: %w", path, err))
+	}
+	return located.ErrorOrNil()
 }
 
 func (r *reader) read(f file) *Config {

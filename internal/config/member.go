@@ -87,7 +87,7 @@ func ParseMember(path string, data []byte) (*Member, error) {
 	r := reader{base: base}
 	m := r.member(f)
 	if err := r.problems.ErrorOrNil(); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %s: %w", path, err)
+		return nil, fmt.Errorf("reading the configuration: %w", r.at(path))
 	}
 	return m, nil
 }

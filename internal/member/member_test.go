@@ -127,8 +127,11 @@ func TestCheckSupplied(t *testing.T) {
 		client, peer config.MemberFiles
 		says         []string // none: it passes
 	}{
-		"one for both": {write(t, key, good, ca.certificate), config.MemberFiles{}, nil},
-		"two":          {write(t, key, serverOnly, ca.certificate), write(t, key, good, other.certificate, ca.certificate), nil},
+		"one for both":                  {write(t, key, good, ca.certificate), config.MemberFiles{}, nil},
+		"two":                           {write(t, key, serverOnly, ca.certificate), write(t, key, good, other.certificate, ca.certificate), nil},
+		"a server's by a CA of its own": {write(t, key, other.issue(t, key, nil), ca.certificate), write(t, key, good, ca.certificate), nil},
+		"a peer's by a CA of its own": {write(t, key, good, ca.certificate), write(t, key, other.issue(t, key, nil), ca.certificate),
+			[]string{"peer port's", `"CN=other-ca" is not trusted here`}},
 		"a peer's for servers only": {write(t, key, good, ca.certificate), write(t, key, serverOnly, ca.certificate),
 			[]string{"peer port's", "lacks clientAuth"}},
 		"for clients only": {write(t, key, ca.issue(t, key, func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[1:] }), ca.certificate), config.MemberFiles{},

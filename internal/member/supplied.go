@@ -41,62 +41,101 @@ func Check(m *config.Member, now time.Time) error {
 	return problems.ErrorOrNil()
 }
 
-// CheckSupplied says everything that is wrong with the certificates of a member
-// whose operator supplies them: etcd itself would start with most of it, and then
-// be refused by the others with a word or two. The error wraps ErrSupplied.
-func CheckSupplied(m *config.Member, now time.Time) error {
+// RefuseSupplied says what is wrong with the certificates of a member whose operator
+// supplies them, such that the others would refuse it: etcd itself would start. The
+// error wraps ErrSupplied.
+func RefuseSupplied(m *config.Member, now time.Time) error {
 	var problems *multierror.Error
-	check := func(port string, files config.MemberFiles, usages ...x509.ExtKeyUsage) {
-		for _, err := range checkFiles(Files(files), m.Addresses, usages, now) {
-			problems = multierror.Append(problems, fmt.Errorf("%w: the %s port's: %w", ErrSupplied, port, err))
+	for _, port := range suppliedPorts(m) {
+		for _, err := range port.refused(m.Addresses[0], now) {
+			problems = multierror.Append(problems, fmt.Errorf("%w: the %s port's: %w", ErrSupplied, port.name, err))
 		}
 	}
-	// etcd's JSON gateway shows the client port's certificate to etcd itself, but
-	// gRPC works without (etcd's documentation, Transport security model).
-	check("client", m.Client, x509.ExtKeyUsageServerAuth)
-	check("peer", m.Peer, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
 	return problems.ErrorOrNil()
 }
 
-func checkFiles(files Files, addresses []wire.Address, usages []x509.ExtKeyUsage, now time.Time) []error {
-	chain, chainErr := files.Chain()
-	cas, casErr := files.CAs()
-	key, keyErr := files.loadSupplied()
+// CheckSupplied says what RefuseSupplied does, and what else should not be so.
+func CheckSupplied(m *config.Member, now time.Time) error {
+	var problems *multierror.Error
+	if err := RefuseSupplied(m, now); err != nil {
+		problems = multierror.Append(problems, err)
+	}
+	for _, port := range suppliedPorts(m) {
+		for _, err := range port.doubtful(m.Addresses[1:]) {
+			problems = multierror.Append(problems, fmt.Errorf("%w: the %s port's: %w", ErrSupplied, port.name, err))
+		}
+	}
+	return problems.ErrorOrNil()
+}
+
+// suppliedPort is what an operator supplies for one of etcd's ports.
+type suppliedPort struct {
+	name  string
+	files Files
+	peer  bool // the others trust what this member trusts, and meet it as a client too
+}
+
+func suppliedPorts(m *config.Member) []suppliedPort {
+	return []suppliedPort{{"client", Files(m.Client), false}, {"peer", Files(m.Peer), true}}
+}
+
+func (p suppliedPort) refused(address wire.Address, now time.Time) []error {
+	chain, chainErr := p.files.Chain()
+	cas, casErr := p.files.CAs()
+	key, keyErr := p.files.suppliedKey()
 	if chainErr != nil || casErr != nil || keyErr != nil {
 		return present(chainErr, casErr, keyErr)
 	}
 	var problems []error
-	if err := Fits(chain[0], key); err != nil {
-		problems = append(problems, fmt.Errorf("%s and %s: %w", files.Certificate, files.Key, err))
-	}
-	for _, ca := range cas {
-		if !ca.IsCA {
-			problems = append(problems, fmt.Errorf("%s: %s is not a CA", files.Trust, ca.Subject))
+	say := func(err error) {
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", p.files.Certificate, err))
 		}
 	}
-	for _, usage := range usages {
-		if err := Verify(chain, cas, usage, now); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", files.Certificate, err))
-			break // the second one says the same, but for usages
+	say(Fits(chain[0], key))
+	if p.peer {
+		if err := Verify(chain, cas, x509.ExtKeyUsageServerAuth, now); err != nil {
+			say(err)
+		} else {
+			say(Verify(chain, cas, x509.ExtKeyUsageClientAuth, now))
 		}
+	} else {
+		// The CAs of the client port are for clients; by whom these know etcd is
+		// nothing that this machine could see.
+		say(Verify(chain, chain, x509.ExtKeyUsageServerAuth, now))
 	}
-	for _, a := range addresses {
-		if err := chain[0].VerifyHostname(a.String()); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w: the others dial %s", files.Certificate, err, a))
-		}
+	if err := chain[0].VerifyHostname(address.String()); err != nil {
+		say(fmt.Errorf("%w: the others dial %s", err, address))
 	}
 	return problems
 }
 
-// loadSupplied reads a private key that a group may read, as etcd's often may.
-func (f Files) loadSupplied() (crypto.Signer, error) {
-	info, err := os.Stat(f.Key)
-	if err != nil {
-		return nil, err
+// doubtful says what etcd and the others put up with.
+func (p suppliedPort) doubtful(further []wire.Address) []error {
+	chain, chainErr := p.files.Chain()
+	cas, casErr := p.files.CAs()
+	if chainErr != nil || casErr != nil {
+		return nil // that was said
 	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return nil, fmt.Errorf("%s: mode %04o lets everybody at a private key: chmod o-rwx %s", f.Key, info.Mode().Perm(), f.Key)
+	var problems []error
+	for _, ca := range cas {
+		if !ca.IsCA {
+			problems = append(problems, fmt.Errorf("%s: %s is not a CA", p.files.Trust, ca.Subject))
+		}
 	}
+	for _, a := range further {
+		if err := chain[0].VerifyHostname(a.String()); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w: member.yaml has it", p.files.Certificate, err))
+		}
+	}
+	if info, err := os.Stat(p.files.Key); err == nil && info.Mode().Perm()&0o007 != 0 {
+		problems = append(problems, fmt.Errorf("%s: mode %04o lets everybody at a private key: chmod o-rwx %s", p.files.Key, info.Mode().Perm(), p.files.Key))
+	}
+	return problems
+}
+
+// suppliedKey reads a private key as etcd does, whoever else may read it.
+func (f Files) suppliedKey() (crypto.Signer, error) {
 	data, err := os.ReadFile(f.Key)
 	if err != nil {
 		return nil, err

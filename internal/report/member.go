@@ -129,8 +129,8 @@ func renewal(ctx context.Context) []Finding {
 	switch {
 	case err != nil:
 		return Broken("renewal", service, err)
-	case run.Active == "failed", run.Sub == "auto-restart":
-		return []Finding{found(Warning, "renewal", service, "its last run failed: "+unit.Tail(ctx, service, 1))}
+	case run.Active == "failed", run.Sub == "auto-restart", run.Active == "activating" && run.Retries > 0:
+		return []Finding{found(Warning, "renewal", service, "its last run failed: journalctl -u signerd-sync: "+unit.Tail(ctx, service, 1))}
 	}
 	return []Finding{found(OK, "renewal", service, "")}
 }

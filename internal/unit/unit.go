@@ -13,9 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/signerd/signerd/internal/durable"
 )
@@ -27,9 +24,8 @@ type State struct {
 	Sub     string // running, dead, auto-restart, ...
 	Enabled bool   // it starts at boot
 	Program string // the path of ExecStart's program, or empty
-
-	// Began is when the main process was started last; zero: it was not.
-	Began time.Time
+	Run     string // another one each time that it is started (its InvocationID)
+	Retries int    // how often Restart= has started it since somebody did
 
 	job bool // something is queued for it
 }
@@ -50,20 +46,15 @@ func Running() bool {
 
 // Get gives a unit's state. A unit that is not there has one too.
 func Get(ctx context.Context, name string) (State, error) {
-	out, err := systemctl(ctx, "show", "--property=LoadState,ActiveState,SubState,ExecStart,UnitFileState,Job,ExecMainStartTimestampMonotonic", name)
+	out, err := systemctl(ctx, "show", "--property=LoadState,ActiveState,SubState,ExecStart,UnitFileState,Job,NRestarts,InvocationID", name)
 	if err != nil {
 		return State{}, err
 	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return State{}, err
-	}
-	return parse(out, time.Now(), time.Duration(now.Nano())), nil
+	return parse(out), nil
 }
 
-// parse reads the properties that systemctl show prints. monotonic is what its
-// clock for times since the start of the machine says at now.
-func parse(out string, now time.Time, monotonic time.Duration) State {
+// parse reads the properties that systemctl show prints.
+func parse(out string) State {
 	var s State
 	for line := range strings.Lines(out) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
@@ -78,10 +69,10 @@ func parse(out string, now time.Time, monotonic time.Duration) State {
 			s.Enabled = value == "enabled"
 		case "Job": // its number; it is left out if there is none
 			s.job = value != "" && value != "0"
-		case "ExecMainStartTimestampMonotonic": // in microseconds; 0: never
-			if at, err := strconv.ParseInt(value, 10, 64); err == nil && at > 0 {
-				s.Began = now.Add(time.Duration(at)*time.Microsecond - monotonic)
-			}
+		case "InvocationID":
+			s.Run = value
+		case "NRestarts":
+			s.Retries, _ = strconv.Atoi(value) // a number, or 0
 		case "ExecStart": // { path=/usr/bin/etcd ; argv[]=...
 			_, after, _ := strings.Cut(value, "path=")
 			s.Program, _, _ = strings.Cut(after, " ;")

@@ -2,7 +2,6 @@ package unit
 
 import (
 	"testing"
-	"time"
 )
 
 // What systemctl show prints (systemd 252) is understood.
@@ -28,7 +27,7 @@ func TestParse(t *testing.T) {
 		"none":   {"LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\n", State{Load: "not-found", Active: "inactive", Sub: "dead"}, false},
 		"masked": {"LoadState=masked\nActiveState=inactive\nSubState=dead\nUnitFileState=masked\n", State{Load: "masked", Active: "inactive", Sub: "dead"}, false},
 	} {
-		got := parse(test.out, time.Now(), 0)
+		got := parse(test.out)
 		if got != test.want || got.Up() != test.up || got.Known() != (test.want.Load == "loaded") {
 			t.Errorf("%s is %+v, up %v; want %+v, %v", what, got, got.Up(), test.want, test.up)
 		}
