@@ -305,6 +305,17 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 	}
 	n.env = nil
 
+	// What is trusted now is no less so for a line too many.
+	bundle := read(t, n.dir+"/ca.crt")
+	write(t, n.dir+"/ca.crt", bundle+"-----BEGIN CERTIFICATE-----\n")
+	write(t, bin+"/other", newIssuer(t, "", "").pem())
+	n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=ca-other", "OTHER=" + bin + "/other"}
+	if status, says := n.renew(t); status != 76 || !strings.Contains(says, "other CAs than the ones") {
+		t.Errorf("a stranger's CA in the place of one with a line too many: %d %s", status, says)
+	}
+	write(t, n.dir+"/ca.crt", bundle)
+	n.env = nil
+
 	// Of several signers the first that serves is enough, and what tells most is the
 	// exit status; whoever is off tells least.
 	off, on := l.Address(9)+":2222", l.Address(1)+":2222"

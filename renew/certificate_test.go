@@ -8,11 +8,15 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-multierror"
 
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/member"
@@ -185,5 +189,48 @@ func TestAcceptable(t *testing.T) {
 	put(t, s.files.Trust, []byte("torn"))
 	if _, err := s.acceptable(pemOf(b)); err != nil {
 		t.Errorf("in the place of a torn file: %v", err)
+	}
+}
+
+// A certificate lives by its key, its CAs and the time; whether it has all names is
+// another matter, and no reason to throw it away.
+func TestLives(t *testing.T) {
+	now := time.Now()
+	a, other := newAuthority(t, now.Add(-time.Hour)), newAuthority(t, now.Add(-time.Hour))
+	key := newKey(t)
+	s := newSyncer(t, now, key)
+	put(t, s.files.Certificate, a.issue(t, now, key, "10.0.0.99"))
+	for name, test := range map[string]struct {
+		cas   []*x509.Certificate
+		key   crypto.Signer
+		at    time.Time
+		lives bool
+	}{
+		"for another address":  {[]*x509.Certificate{a.ca}, key, now, true},
+		"its CA signs no more": {[]*x509.Certificate{other.ca, a.ca}, key, now, true},
+		"its CA was dropped":   {[]*x509.Certificate{other.ca}, key, now, false},
+		"for another key":      {[]*x509.Certificate{a.ca}, newKey(t), now, false},
+		"expired":              {[]*x509.Certificate{a.ca}, key, now.AddDate(0, 1, 1), false},
+		"not valid yet":        {[]*x509.Certificate{a.ca}, key, now.Add(-time.Hour), false},
+		"no CAs":               {nil, key, now, false},
+	} {
+		if got := s.lives(test.cas, test.key, test.at); got != test.lives {
+			t.Errorf("%s: it lives: %v", name, got)
+		}
+	}
+}
+
+// Whatever else goes wrong, a clock that is wrong is told, since nothing may then be
+// restarted.
+func TestSkewIsTold(t *testing.T) {
+	skew, rest := fmt.Errorf("%w: 12:00 and 13:00", ErrClock), errors.New("denied")
+	for _, test := range []struct {
+		err  error
+		only bool
+	}{{&skewError{skew, nil}, true}, {&skewError{skew, rest}, false}, {rest, false}} {
+		listed := multierror.Append(nil, fmt.Errorf("10.0.0.11:22: %w", test.err))
+		if onlyClock(test.err) != test.only || errors.Is(listed, ErrClock) != (test.err != rest) {
+			t.Errorf("%v: only the clock %v, told %v", test.err, onlyClock(test.err), errors.Is(listed, ErrClock))
+		}
 	}
 }
