@@ -145,19 +145,27 @@ func Parse(path string, data []byte) (*Config, error) {
 		Retention:  defaultRetention,
 		Limits:     DefaultLimits(),
 	}
-	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
+	r, err := decode(path, data, &f)
+	if err != nil {
+		return nil, err
+	}
+	c := r.read(f)
+	if err := r.verdict(path); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// decode reads YAML strictly, and gives a reader for what is written there.
+func decode(path string, data []byte, into any) (*reader, error) {
+	if err := yaml.Load(data, into, yaml.WithKnownFields()); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
 	}
 	base, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	r := reader{base: base}
-	c := r.read(f)
-	if err := r.problems.ErrorOrNil(); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", r.at(path))
-	}
-	return c, nil
+	return &reader{base: base}, nil
 }
 
 // located puts file and line before each of YAML's complaints.
@@ -183,13 +191,13 @@ func (r *reader) problem(format string, args ...any) {
 	r.problems = multierror.Append(r.problems, fmt.Errorf(format, args...))
 }
 
-// at gives the problems, each with the path of the file that it is in.
-func (r *reader) at(path string) error {
-	var located *multierror.Error
+// verdict gives the problems, each with the path of the file that it is in.
+func (r *reader) verdict(path string) error {
+	var all *multierror.Error
 	for _, err := range r.problems.WrappedErrors() {
-		located = multierror.Append(located, fmt.Errorf("%s: %w", path, err))
+		all = multierror.Append(all, fmt.Errorf("reading the configuration: %s: %w", path, err))
 	}
-	return located.ErrorOrNil()
+	return all.ErrorOrNil()
 }
 
 func (r *reader) read(f file) *Config {

@@ -3,9 +3,6 @@ package config
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-
-	"go.yaml.in/yaml/v4"
 
 	"github.com/signerd/signerd/internal/wire"
 )
@@ -77,17 +74,13 @@ func LoadMember(path string) (*Member, error) {
 // ParseMember reads a configuration's content; path stands for it in errors.
 func ParseMember(path string, data []byte) (*Member, error) {
 	f := memberFile{Manage: true, Certificate: StandardFiles.Certificate, Key: StandardFiles.Key, Trust: StandardFiles.Trust}
-	if err := yaml.Load(data, &f, yaml.WithKnownFields()); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
-	}
-	base, err := filepath.Abs(filepath.Dir(path))
+	r, err := decode(path, data, &f)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, err
 	}
-	r := reader{base: base}
 	m := r.member(f)
-	if err := r.problems.ErrorOrNil(); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", r.at(path))
+	if err := r.verdict(path); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

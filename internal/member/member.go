@@ -4,7 +4,6 @@
 package member
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -50,6 +49,10 @@ func (f Files) LoadKey() (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.parseKey(data)
+}
+
+func (f Files) parseKey(data []byte) (crypto.Signer, error) {
 	key, err := signer.ParsePrivateKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Key, err)
@@ -148,22 +151,4 @@ func Fingerprints(bundle []byte) ([]string, error) {
 		prints = append(prints, signer.Fingerprint(c))
 	}
 	return prints, nil
-}
-
-// SameCertificates says whether two bundles hold the same in the same order.
-func SameCertificates(a, b []byte) bool {
-	first, err := signer.ParseCertificates(a)
-	if err != nil {
-		return false
-	}
-	second, err := signer.ParseCertificates(b)
-	if err != nil || len(first) != len(second) {
-		return false
-	}
-	for i := range first {
-		if !bytes.Equal(first[i].Raw, second[i].Raw) {
-			return false
-		}
-	}
-	return true
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/wire"
-	"github.com/signerd/signerd/signer"
 )
 
 // ErrSupplied is wrapped by what is wrong with certificates that an operator
@@ -140,11 +139,7 @@ func (f Files) suppliedKey() (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := signer.ParsePrivateKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Key, err)
-	}
-	return key, nil
+	return f.parseKey(data)
 }
 
 func present(errs ...error) []error {
