@@ -225,12 +225,12 @@ func TestLives(t *testing.T) {
 func TestSkewIsTold(t *testing.T) {
 	skew, rest := fmt.Errorf("%w: 12:00 and 13:00", ErrClock), errors.New("denied")
 	for _, test := range []struct {
-		err  error
-		only bool
-	}{{&skewError{skew, nil}, true}, {&skewError{skew, rest}, false}, {rest, false}} {
+		err        error
+		only, told bool
+	}{{&skewError{skew, nil}, true, true}, {&skewError{skew, rest}, false, true}, {rest, false, false}} {
 		listed := multierror.Append(nil, fmt.Errorf("10.0.0.11:22: %w", test.err))
-		if onlyClock(test.err) != test.only || errors.Is(listed, ErrClock) != (test.err != rest) {
-			t.Errorf("%v: only the clock %v, told %v", test.err, onlyClock(test.err), errors.Is(listed, ErrClock))
+		if only, told := onlyClock(test.err), errors.Is(listed, ErrClock); only != test.only || told != test.told {
+			t.Errorf("%v: only the clock %v, told %v", test.err, only, told)
 		}
 	}
 }
