@@ -4,5 +4,8 @@ package renew
 
 import "time"
 
-// backPatience is short in builds for tests.
-const backPatience = 15 * time.Second
+// Builds for tests, in which nobody waits for long.
+const (
+	backPatience = 15 * time.Second
+	settle       = 2 * time.Second
+)

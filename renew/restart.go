@@ -25,7 +25,6 @@ import (
 // to serve clients when its first try to publish itself fails.
 const (
 	turnPatience = 5 * time.Minute  // for the others to have had their turn, and the cluster to be well
-	settle       = 5 * time.Second  // etcd refuses to count on a member for so long (HealthInterval)
 	lookAgain    = 2 * time.Second  // between two looks at the cluster
 	sayAgain     = 30 * time.Second // between two sentences on what is waited for
 	turnBudget   = 15 * time.Second // of etcd's own time limits, for one question

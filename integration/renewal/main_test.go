@@ -44,8 +44,8 @@ func cluster(t *testing.T) *world {
 func (w *world) often(t *testing.T, name string) {
 	t.Helper()
 	w.On(t, name, "sh", "-c", "install -d /etc/systemd/system/signerd-sync.timer.d && "+
-		"printf '[Timer]\\nOnUnitInactiveSec=\\nOnBootSec=1s\\nOnUnitInactiveSec=5s\\nRandomizedDelaySec=1s\\n' > /etc/systemd/system/signerd-sync.timer.d/often.conf && "+
+		"printf '[Timer]\\nOnUnitInactiveSec=\\nOnBootSec=1s\\nOnUnitInactiveSec=3s\\nRandomizedDelaySec=1s\\n' > /etc/systemd/system/signerd-sync.timer.d/often.conf && "+
 		"install -d /etc/systemd/system/signerd-sync.service.d && "+
-		"printf '[Service]\\nRestartSec=3s\\n' > /etc/systemd/system/signerd-sync.service.d/often.conf && "+
+		"printf '[Service]\\nRestartSec=2s\\n' > /etc/systemd/system/signerd-sync.service.d/often.conf && "+
 		"systemctl daemon-reload && systemctl restart signerd-sync.timer && sync")
 }
