@@ -26,6 +26,10 @@ func begin(command string, observe Observer) (*boot, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	// A dry run changes nothing that counts by it.
+	if err := errors.Join(durable.Sweep(journalPath(StateDir)), durable.Sweep(receiptPath(StateDir))); err != nil {
+		return nil, nil, errors.Join(err, release())
+	}
 	b := &boot{observe: observe, now: time.Now, plan: plan{Command: command}}
 	if b.journal, err = readJournal(StateDir); err == nil && b.journal != nil {
 		b.plan = b.journal.Plan

@@ -26,7 +26,7 @@ func makeKey() (string, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if err := errors.Join(makePKIDir(), sweepKeys()); err != nil {
+	if err := errors.Join(makePKIDir(), durable.Sweep(own.Key)); err != nil {
 		return "", err
 	}
 	owner, err := ownerOf("etcd")
@@ -43,16 +43,6 @@ func makeKey() (string, error) {
 	}
 	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	return own.Key, durable.CreateFor(owner, own.Key, block, 0o600)
-}
-
-// sweepKeys removes keys that a crash left under the names at which they were
-// staged.
-func sweepKeys() error {
-	staged, err := filepath.Glob(filepath.Join(config.PKIDir, "."+filepath.Base(own.Key)+"*"))
-	for _, path := range staged {
-		err = errors.Join(err, os.Remove(path))
-	}
-	return err
 }
 
 func makePKIDir() error {

@@ -137,10 +137,10 @@ func (j *join) restore(ctx context.Context) error {
 	if err := os.RemoveAll(j.plan.dataDir()); err != nil { // it was not there before
 		return err
 	}
-	if err := sweepKeys(); err != nil {
-		return err
-	}
 	for _, path := range []string{own.Certificate, own.Key, own.Trust, environment} {
+		if err := durable.Sweep(path); err != nil {
+			return err
+		}
 		if path == environment && !isOurs(path) {
 			continue
 		}

@@ -52,6 +52,9 @@ func Sync(ctx context.Context, m *config.Member, observe Observer) error {
 		return err
 	}
 	defer release() //nolint:errcheck // the process ends
+	if err := errors.Join(durable.Sweep(m.Client.Certificate), durable.Sweep(m.Client.Trust)); err != nil {
+		return err
+	}
 	s := &syncer{member: m, files: member.Files(m.Client), observe: observe, now: time.Now}
 	var problems *multierror.Error
 	renewed := s.renew(ctx)

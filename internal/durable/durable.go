@@ -37,6 +37,16 @@ func Create(path string, data []byte, mode fs.FileMode) error {
 	return CreateFor(Owner{os.Geteuid(), os.Getegid()}, path, data, mode)
 }
 
+// Sweep removes what crashes have left staged for path. Nobody else may be putting
+// anything there meanwhile.
+func Sweep(path string) error {
+	staged, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"*"))
+	for _, left := range staged {
+		err = errors.Join(err, os.Remove(left))
+	}
+	return err
+}
+
 // Owner is whom a file is to belong to.
 type Owner struct{ UID, GID int }
 

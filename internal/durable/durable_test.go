@@ -243,3 +243,45 @@ func TestCreateDirHandsOver(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a crash left staged is swept away, and nothing else.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "member.crt")
+	for _, name := range []string{"member.crt", ".member.crt123456", ".member.key1", "other"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := Sweep(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, path := range left {
+		left[i] = filepath.Base(path)
+	}
+	if got := strings.Join(left, " "); got != ".member.key1 member.crt other" {
+		t.Errorf("left are %s", got)
+	}
+}
+
+// The names that Sweep removes are those that a write is staged under.
+func TestSweepKnowsStagedNames(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "member.crt")
+	staged, err := stage(path, []byte("x"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Sweep(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(staged.Name()); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", staged.Name(), err)
+	}
+	_ = staged.Cleanup() // its file is gone
+}
