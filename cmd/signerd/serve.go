@@ -70,16 +70,16 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if err := s.authority.Link(); err != nil {
 		return exit(exitConfig, err)
 	}
-	watch := newWatch(s.authority)
-	ledger, cut, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{
-		PerNamePerHour: s.config.Limits.PerNamePerHour,
-		Retention:      s.config.Retention,
-		Commit:         watch.metrics.Commit,
-	})
+	options := signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
+	var watch *watch // nil: nobody reads metrics, and nobody pays for them
+	if s.config.Metrics != "" {
+		watch = newWatch(s.authority)
+		options.Commit = watch.metrics.Commit
+	}
+	ledger, cut, err := signer.OpenLedger(s.config.Ledger, options)
 	if err != nil {
 		return exitForState(err)
 	}
-	watch.ledger = ledger
 	defer logClose(log, "ledger", ledger.Close)
 	if cut > 0 {
 		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
@@ -98,20 +98,21 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	defer logClose(log, "etcd", cluster.Close)
 	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
 	desk.SetKeys(s.keys)
-	desk.SetMeter(watch.metrics)
-	front, err := sshfront.New(sshfront.Options{
+	serving := sshfront.Options{
 		HostKey: s.hostKey,
 		Profile: sshfront.Profile(s.config.SSHProfile),
 		Limits:  sshfront.Limits(s.config.Limits.Front),
 		Gate:    desk,
 		Log:     log,
-		Meter:   watch.metrics,
-	})
+	}
+	if watch != nil {
+		watch.ledger, serving.Meter = ledger, watch.metrics
+		desk.SetMeter(watch.metrics)
+		defer watch.serve(ctx, s.config.Metrics, cluster, log)()
+	}
+	front, err := sshfront.New(serving)
 	if err != nil {
 		return exit(exitConfig, err)
-	}
-	if s.config.Metrics != "" {
-		defer watch.serve(ctx, s.config.Metrics, cluster, log)()
 	}
 	// Connections end by their own limits long before keepalives would tell.
 	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", s.config.Listen)

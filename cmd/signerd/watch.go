@@ -33,8 +33,11 @@ func newWatch(authority *signer.Authority) *watch {
 	return w
 }
 
-// usable notes whether etcd can be used.
+// usable notes whether etcd can be used; without a watch nobody asks.
 func (w *watch) usable(etcd bool) {
+	if w == nil {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.etcd = etcd
