@@ -120,7 +120,7 @@ func (w *world) signerAway(t *testing.T) {
 	writes := w.write(t, c, 100)
 	w.On(t, "h1", "systemctl", "stop", "signerd")
 	<-time.After(70 * time.Second)
-	if lines := w.said("h2", "signerd-sync", began, "no signer could be asked"); len(lines) == 0 {
+	if lines := w.said("h2", "signerd-sync", began, "the signer cannot be reached"); len(lines) == 0 {
 		t.Error("h2 does not say that it cannot renew")
 	}
 	w.On(t, "h1", "systemctl", "start", "signerd")

@@ -251,8 +251,8 @@ func (w *world) holderFrozen(t *testing.T) {
 	w.othersFirst(t, "frozen")
 	began := time.Now()
 	w.On(t, "h2", "pkill", "-CONT", "-x", "signerd")
-	fleet.Eventually(t, time.Minute, "h2 says that its turn ran out", func() error {
-		if lines := w.said("h2", "signerd-sync", began, "the turn to restart ran out"); len(lines) == 0 {
+	fleet.Eventually(t, time.Minute, "h2 says that it has lost its turn", func() error {
+		if lines := w.said("h2", "signerd-sync", began, "the turn to restart"); len(lines) == 0 {
 			return fmt.Errorf("it does not")
 		}
 		return nil
