@@ -10,7 +10,6 @@ package bootstrap
 
 import (
 	"errors"
-	"net"
 	"path/filepath"
 	"time"
 
@@ -93,9 +92,7 @@ func (p *plan) dataDir() string { return filepath.Join(etcdDir, p.Cluster+".etcd
 func (p *plan) address() wire.Address { return p.Addresses[0] }
 
 // clientURL is where clients dial this member.
-func (p *plan) clientURL() string {
-	return "https://" + net.JoinHostPort(p.address().String(), member.ClientPort)
-}
+func (p *plan) clientURL() string { return member.ClientURL(p.address().String()) }
 
 // request is how this member asks for its certificate.
 func (p *plan) request() wire.Command {
@@ -112,5 +109,4 @@ type Summary struct {
 	CA        []string  `json:"ca"`         // fingerprints
 	SignerKey string    `json:"signer_key"` // fingerprint of the signer's host key
 	Signer    string    `json:"signer"`     // host:port
-	Peers     []string  `json:"peers"`      // client URLs
 }

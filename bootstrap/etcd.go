@@ -120,12 +120,12 @@ func (p *plan) settings(topology, state string) []byte {
 	var peerURLs []string
 	loopback := false
 	for _, ip := range p.Bind {
-		clientURLs = append(clientURLs, "https://"+net.JoinHostPort(ip, member.ClientPort))
+		clientURLs = append(clientURLs, member.ClientURL(ip))
 		peerURLs = append(peerURLs, "https://"+net.JoinHostPort(ip, member.PeerPort))
 		loopback = loopback || ip == "127.0.0.1"
 	}
 	if !loopback {
-		clientURLs = append(clientURLs, "https://127.0.0.1:"+member.ClientPort)
+		clientURLs = append(clientURLs, member.LocalEndpoint)
 	}
 	var b strings.Builder
 	b.WriteString(ours + " " + p.Command + ". The certificates are renewed in place.\n")

@@ -246,7 +246,7 @@ func (b *boot) awaitEtcd(ctx context.Context, atMost time.Duration, try func(con
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	return b.eventually(ctx, 200*time.Millisecond, func(ctx context.Context) (bool, error) {
-		if err := unit.Ended(ctx, member.EtcdUnit); err != nil {
+		if _, err := unit.Alive(ctx, member.EtcdUnit); err != nil {
 			return true, err
 		}
 		err := try(ctx, cluster)
@@ -322,13 +322,8 @@ func (b *boot) startSigner(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return b.plan.Listen, b.eventually(ctx, 50*time.Millisecond, func(ctx context.Context) (bool, error) {
-		s, err := unit.Get(ctx, signerUnit)
-		switch {
-		case err != nil, s.Active == "active":
-			return true, err
-		}
-		err = unit.Ended(ctx, signerUnit)
-		return err != nil, err
+		s, err := unit.Alive(ctx, signerUnit)
+		return err != nil || s.Active == "active", err
 	})
 }
 
@@ -378,7 +373,7 @@ func (b *boot) keepFirstValid(ctx context.Context) (string, error) {
 		return "", err
 	}
 	address := b.plan.signerAddress()
-	return syncTimer, b.keepValid(ctx, address, ssh.FingerprintSHA256(hostKey), sshclient.KnownHostsLine(address, hostKey))
+	return member.SyncTimer, b.keepValid(ctx, address, ssh.FingerprintSHA256(hostKey), sshclient.KnownHostsLine(address, hostKey))
 }
 
 func (b *boot) finishInit(context.Context) (string, error) {

@@ -313,7 +313,7 @@ func (j *join) awaitVote(ctx context.Context) (string, error) {
 }
 
 func (j *join) keepValid(ctx context.Context) (string, error) {
-	return syncTimer, j.boot.keepValid(ctx, j.plan.Signer, j.plan.SignerKey, j.plan.KnownHost)
+	return member.SyncTimer, j.boot.keepValid(ctx, j.plan.Signer, j.plan.SignerKey, j.plan.KnownHost)
 }
 
 func (j *join) finishJoin(context.Context) (string, error) {

@@ -43,20 +43,15 @@ func receiptPath(dir string) string { return filepath.Join(dir, "receipt.json") 
 
 // readJournal gives the journal in dir, or nil if nothing was begun.
 func readJournal(dir string) (*journal, error) {
-	data, err := os.ReadFile(journalPath(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("reading the journal: %w", err)
+	j, err := recorded[journal](journalPath(dir))
+	if err != nil || j == nil {
+		return nil, err
 	}
-	j := journal{dir: dir}
-	if err := json.Unmarshal(data, &j); err != nil {
-		return nil, fmt.Errorf("reading the journal: %s: %w", journalPath(dir), err)
-	}
+	j.dir = dir
 	if j.Version != journalVersion {
 		return nil, fmt.Errorf("reading the journal: %s has the version %d, and this first-boot knows %d: go on with the one that began", journalPath(dir), j.Version, journalVersion)
 	}
-	return &j, nil
+	return j, nil
 }
 
 // write makes the journal as it is durable.
@@ -65,6 +60,21 @@ func (j *journal) write() error {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
 	return nil
+}
+
+// recorded reads a state file; nil if there is none.
+func recorded[T any](path string) (*T, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	state := new(T)
+	if err := json.Unmarshal(data, state); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return state, nil
 }
 
 // record writes a state file. Tests cut the power around it.
@@ -103,19 +113,7 @@ func (j *journal) forget() error {
 // ReadReceipt gives what was done on this machine; nil if nothing was finished.
 func ReadReceipt() (*Summary, error) { return readReceipt(StateDir) }
 
-func readReceipt(dir string) (*Summary, error) {
-	data, err := os.ReadFile(receiptPath(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("reading the receipt: %w", err)
-	}
-	var s Summary
-	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("reading the receipt: %s: %w", receiptPath(dir), err)
-	}
-	return &s, nil
-}
+func readReceipt(dir string) (*Summary, error) { return recorded[Summary](receiptPath(dir)) }
 
 // writeReceipt says that all is done. From here on nothing runs again.
 func writeReceipt(dir string, s *Summary) error {

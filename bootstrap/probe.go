@@ -41,21 +41,6 @@ func look(ctx context.Context, scheme, host string, config *tls.Config) error {
 	return nil
 }
 
-// tlsConfig is how a member, or a client with a certificate of its own, meets
-// etcd.
-func tlsConfig(c peers.Credentials) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		RootCAs:    c.Roots,
-		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			if c.Certificate == nil {
-				return &tls.Certificate{}, nil
-			}
-			return c.Certificate(request.Context()) // sent whatever CAs the server names
-		},
-	}
-}
-
 // checkRefusals makes sure that etcd's ports are open to whom they should be and
 // to nobody else. client is a certificate of the CA that is no member's.
 func (p *plan) checkRefusals(ctx context.Context, ours, client peers.Credentials) error {
@@ -67,12 +52,12 @@ func (p *plan) checkRefusals(ctx context.Context, ours, client peers.Credentials
 		config            *tls.Config
 		open              bool
 	}{
-		{"a client with its certificate", "https", clients, tlsConfig(client), true},
-		{"a client without a certificate", "https", clients, tlsConfig(nobody), false},
+		{"a client with its certificate", "https", clients, client.TLS(), true},
+		{"a client without a certificate", "https", clients, nobody.TLS(), false},
 		{"plain HTTP", "http", clients, nil, false},
-		{"a member", "https", others, tlsConfig(ours), true},
-		{"a client's certificate on the peer port", "https", others, tlsConfig(client), false},
-		{"no certificate on the peer port", "https", others, tlsConfig(nobody), false},
+		{"a member", "https", others, ours.TLS(), true},
+		{"a client's certificate on the peer port", "https", others, client.TLS(), false},
+		{"no certificate on the peer port", "https", others, nobody.TLS(), false},
 	} {
 		err := look(ctx, try.scheme, try.host, try.config)
 		switch {
@@ -98,7 +83,7 @@ func checkMembers(ctx context.Context, topology []place, self string) error {
 		}
 		for _, port := range []string{m.port, member.ClientPort} {
 			host := net.JoinHostPort(m.address.String(), port)
-			if err := look(ctx, "https", host, tlsConfig(credentials)); err != nil {
+			if err := look(ctx, "https", host, credentials.TLS()); err != nil {
 				problems = append(problems, fmt.Errorf("%s at %s: %w", m.name, host, err))
 			}
 		}

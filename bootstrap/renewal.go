@@ -12,11 +12,9 @@ import (
 
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/unit"
 )
-
-// syncTimer runs signerd sync, which keeps the member's certificate valid.
-const syncTimer = "signerd-sync.timer"
 
 // memberConfig is member.yaml, by which signerd sync asks the signer.
 func (p *plan) memberConfig(signer, hostKey string) []byte {
@@ -56,5 +54,5 @@ func (b *boot) keepValid(ctx context.Context, signer, hostKey, knownHost string)
 	if err := durable.Replace(config.DefaultMemberPath, text, 0o644); err != nil {
 		return err
 	}
-	return errors.Join(unit.Enable(ctx, syncTimer), unit.Start(ctx, syncTimer))
+	return errors.Join(unit.Enable(ctx, member.SyncTimer), unit.Start(ctx, member.SyncTimer))
 }

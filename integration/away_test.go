@@ -41,7 +41,7 @@ func TestEtcdAway(t *testing.T) {
 	if _, err := l.SSHWith(csr, "-i", filepath.Join(m.Dir, "member.key"), "signer@keyless", "etcd-1="+m.Address); err != nil {
 		t.Errorf("a known member's renewal: %v", err)
 	}
-	if _, err := l.SSHWith(csr, "-b", l.Address(12), "signer@leader", "etcd-2="+l.Address(12)); exitCode(err) != 75 {
+	if _, err := l.SSHWith(csr, "-b", l.Address(12), "signer@leader", "etcd-2="+l.Address(12)); lab.ExitCode(err) != 75 {
 		t.Errorf("a new member: %v", err)
 	}
 	if out, err := l.SSH("", "get-status"); err != nil || !strings.Contains(out, `"healthy": false`) {

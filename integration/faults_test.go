@@ -215,7 +215,7 @@ func TestRaceForAName(t *testing.T) {
 		}
 		loser := 1 - winner
 		won[winner]++
-		if errs[winner] != nil || exitCode(errs[loser]) != 77 || outs[loser] != "" || !strings.Contains(errs[loser].Error(), "is held by another key until 20") {
+		if errs[winner] != nil || lab.ExitCode(errs[loser]) != 77 || outs[loser] != "" || !strings.Contains(errs[loser].Error(), "is held by another key until 20") {
 			t.Fatalf("race %d: %v, %v", race, errs[0], errs[1])
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signerd/signerd/integration/lab"
 )
 
 // A member joins as a learner, is promoted, moves and is removed, and the
@@ -27,7 +29,7 @@ func TestJoin(t *testing.T) {
 		_, err := l.SSHWith("", "-i", filepath.Join(m.Dir, "member.key"), "signer@keyless", "remove", name)
 		return err
 	}
-	if err := back("etcd-1"); exitCode(err) != 77 {
+	if err := back("etcd-1"); lab.ExitCode(err) != 77 {
 		t.Errorf("a member removes another one: %v", err)
 	}
 	if err := back("etcd-2"); err != nil {
@@ -49,10 +51,10 @@ func TestJoin(t *testing.T) {
 		t.Errorf("a learner is among the peers: %q", got)
 	}
 	bind := func(n int) string { return "-b" + from(n) }
-	if _, err := l.SSHWith(csr, bind(3), "signer@leader", "etcd-3="+from(3)); exitCode(err) != 75 || !strings.Contains(err.Error(), "etcd-2 is joining") {
+	if _, err := l.SSHWith(csr, bind(3), "signer@leader", "etcd-3="+from(3)); lab.ExitCode(err) != 75 || !strings.Contains(err.Error(), "etcd-2 is joining") {
 		t.Errorf("a second join at once: %v", err)
 	}
-	if _, err := l.SSHWith(csr, bind(2), "signer@leader", "etcd-3="+from(2)); exitCode(err) != 77 || !strings.Contains(err.Error(), "belongs to the member etcd-2") {
+	if _, err := l.SSHWith(csr, bind(2), "signer@leader", "etcd-3="+from(2)); lab.ExitCode(err) != 77 || !strings.Contains(err.Error(), "belongs to the member etcd-2") {
 		t.Errorf("a join with another's address: %v", err)
 	}
 	if err := l.StartEtcd(m, got); err != nil {
@@ -65,7 +67,7 @@ func TestJoin(t *testing.T) {
 		t.Error(err)
 	}
 
-	if err := back("etcd-2"); exitCode(err) != 77 || !strings.Contains(err.Error(), "votes already") {
+	if err := back("etcd-2"); lab.ExitCode(err) != 77 || !strings.Contains(err.Error(), "votes already") {
 		t.Errorf("a member that votes removes itself: %v", err)
 	}
 
@@ -90,14 +92,14 @@ func TestJoin(t *testing.T) {
 		t.Errorf("the move back: %v", err)
 	}
 	// The name is the key's: a stranger neither moves nor replaces the member.
-	if _, err := l.SSHWith(csr, moved...); exitCode(err) != 77 {
+	if _, err := l.SSHWith(csr, moved...); lab.ExitCode(err) != 77 {
 		t.Errorf("another key for the name: %v", err)
 	}
 
 	// Nor does it once nobody holds the name: the member is still there.
 	ssh(t, l, "", "release", "etcd-2")
 	stranger := []string{"-b", from(5), "signer@leader", "etcd-2=" + from(5)}
-	if _, err := l.SSHWith(csr, stranger...); exitCode(err) != 77 || !strings.Contains(err.Error(), "etcd-2 is a member at https://"+from(2)) {
+	if _, err := l.SSHWith(csr, stranger...); lab.ExitCode(err) != 77 || !strings.Contains(err.Error(), "etcd-2 is a member at https://"+from(2)) {
 		t.Errorf("a stranger moves a member whose name is released: %v", err)
 	}
 	if _, err := l.SSHWith(memberCSR, moved...); err != nil {
@@ -112,7 +114,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("after the removal get-topology is %q", got)
 	}
 	refused(t, l, 75, "last member that votes", "", "remove", "etcd-1")
-	if _, err := l.SSHWith(memberCSR, own...); exitCode(err) != 255 {
+	if _, err := l.SSHWith(memberCSR, own...); lab.ExitCode(err) != 255 {
 		t.Errorf("the key of a removed member: %v", err)
 	}
 	if _, err := l.Ctl("kubemaster-01", "put", "a", "c"); err != nil {
@@ -136,7 +138,7 @@ func TestRBAC(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := l.JoinMember(2); exitCode(err) != 75 {
+	if _, err := l.JoinMember(2); lab.ExitCode(err) != 75 {
 		t.Errorf("a join without the user signerd: %v", err)
 	}
 	eventually(t, 15*time.Second, "the journal says what to type", func() bool {

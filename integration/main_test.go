@@ -5,12 +5,10 @@ package integration
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"flag"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -154,16 +152,9 @@ func ssh(t *testing.T, l *lab.Lab, stdin string, args ...string) string {
 func refused(t *testing.T, l *lab.Lab, status int, sentence, stdin string, args ...string) {
 	t.Helper()
 	out, err := l.SSH(stdin, args...)
-	if got := exitCode(err); got != status || out != "" || !strings.Contains(err.Error(), sentence) {
+	if got := lab.ExitCode(err); got != status || out != "" || !strings.Contains(err.Error(), sentence) {
 		t.Errorf("%v: status %d, stdout %q, %v; want %d and %q", args, got, out, err, status, sentence)
 	}
-}
-
-func exitCode(err error) int {
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return exit.ExitCode()
-	}
-	return 0
 }
 
 // newClient gets a certificate for a name, as the runbook does: NAME.key and

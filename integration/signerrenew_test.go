@@ -60,10 +60,10 @@ func newNode(t *testing.T, l *lab.Lab, shell ...string) *node {
 func (n *node) renew(t *testing.T, args ...string) (status int, says string) {
 	t.Helper()
 	out, err := n.command(append([]string{"-t", "1"}, args...)...).CombinedOutput()
-	if err != nil && exitCode(err) == 0 {
+	if err != nil && lab.ExitCode(err) == 0 {
 		t.Fatal(err)
 	}
-	return exitCode(err), string(out)
+	return lab.ExitCode(err), string(out)
 }
 
 func (n *node) command(args ...string) *exec.Cmd {
@@ -227,6 +227,9 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newNode(t, l, "dash")
+	broken := func(fault string) {
+		n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=" + fault, "OTHER=" + bin + "/other"}
+	}
 	if status, says := n.renew(t); status != 0 {
 		t.Fatalf("%d %s", status, says)
 	}
@@ -271,7 +274,7 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 	} {
 		t.Run(test.fault+" "+test.says, func(t *testing.T) {
 			write(t, bin+"/other", test.other)
-			n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=" + test.fault, "OTHER=" + bin + "/other"}
+			broken(test.fault)
 			status, says := n.renew(t, "-r", always)
 			if status != test.status || !strings.Contains(says, test.says) {
 				t.Errorf("status %d, want %d and %q: %s", status, test.status, test.says, says)
@@ -290,7 +293,7 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 	// the certificate.
 	grown := read(t, n.dir+"/ca.crt") + foreign.pem()
 	write(t, bin+"/other", grown)
-	n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=ca-other", "OTHER=" + bin + "/other"}
+	broken("ca-other")
 	if status, says := n.renew(t); status != 0 || read(t, n.dir+"/ca.crt") != grown {
 		t.Errorf("a bundle of two: %d %s", status, says)
 	}
@@ -299,7 +302,7 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 		t.Errorf("a bundle of one again: %d %s", status, says)
 	}
 	serial = n.works(t)
-	n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=ca-other crt-denied", "OTHER=" + bin + "/other"}
+	broken("ca-other crt-denied")
 	if status, says := n.renew(t, "-r", always); status != 77 || read(t, n.dir+"/ca.crt") != grown || n.works(t) != serial {
 		t.Errorf("a bundle of two, and no certificate: %d %s", status, says)
 	}
@@ -309,7 +312,7 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 	bundle := read(t, n.dir+"/ca.crt")
 	write(t, n.dir+"/ca.crt", bundle+"-----BEGIN CERTIFICATE-----\n")
 	write(t, bin+"/other", newIssuer(t, "", "").pem())
-	n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=ca-other", "OTHER=" + bin + "/other"}
+	broken("ca-other")
 	if status, says := n.renew(t); status != 76 || !strings.Contains(says, "other CAs than the ones") {
 		t.Errorf("a stranger's CA in the place of one with a line too many: %d %s", status, says)
 	}
@@ -328,7 +331,7 @@ func TestSignerRenewKeepsWhatWorks(t *testing.T) {
 		{[]string{on, off}, "crt-denied", 77}, {[]string{off, on}, "crt-denied", 77}, {[]string{on, off}, "crt-retry", 75},
 		{[]string{"[::1]:9", "localhost:9", "::1"}, "", 69},
 	} {
-		n.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "SSH=" + stock, "FAULT=" + test.fault, "OTHER=" + bin + "/other"}
+		broken(test.fault)
 		n.signers = test.signers
 		if status, says := n.renew(t, "-r", always, "-j", "1"); status != test.status {
 			t.Errorf("%v %s: status %d, want %d: %s", test.signers, test.fault, status, test.status, says)

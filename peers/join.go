@@ -21,8 +21,8 @@ import (
 // slower and nothing safer.
 const maxVoters = 7
 
-// peerPort is where members listen to each other.
-const peerPort = "2380"
+// PeerPort is where members listen to each other.
+const PeerPort = "2380"
 
 // joinPrefix is where the intents are in etcd: which member is to join, from
 // before it is added until it votes.
@@ -40,7 +40,7 @@ const intentVersion = 1
 
 // PeerURL gives the URL at which the other members dial a member.
 func PeerURL(address wire.Address) string {
-	return "https://" + net.JoinHostPort(address.String(), peerPort)
+	return "https://" + net.JoinHostPort(address.String(), PeerPort)
 }
 
 // Joiner is a member that asks for its place in the cluster.

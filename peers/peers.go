@@ -39,8 +39,23 @@ var (
 // etcd.
 type Credentials struct {
 	Roots *x509.CertPool
-	// Certificate gives the client certificate for a handshake that begins now.
+	// Certificate gives the client certificate for a handshake that begins now. Nil:
+	// none is shown.
 	Certificate func(context.Context) (*tls.Certificate, error)
+}
+
+// TLS is how etcd is met with them.
+func (c Credentials) TLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		RootCAs:    c.Roots,
+		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if c.Certificate == nil {
+				return &tls.Certificate{}, nil
+			}
+			return c.Certificate(request.Context()) // sent whatever CAs the server names
+		},
+	}
 }
 
 // Cluster is a connection to an etcd cluster that finds its members and comes
@@ -68,13 +83,7 @@ const (
 // Connect makes a Cluster from the client URLs of some members. It does not
 // wait for etcd: what is wrong shows with the first question.
 func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		RootCAs:    credentials.Roots,
-		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return credentials.Certificate(request.Context())
-		},
-	}
+	config := credentials.TLS()
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            endpoints,
 		TLS:                  config,

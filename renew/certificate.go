@@ -157,8 +157,7 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, now ti
 // some CAs at a time; its names are another matter.
 func (s *syncer) lives(cas []*x509.Certificate, key crypto.Signer, at time.Time) bool {
 	chain, err := s.files.Chain()
-	return err == nil && member.Fits(chain[0], key) == nil &&
-		member.Verify(chain, cas, x509.ExtKeyUsageServerAuth, at) == nil && member.Verify(chain, cas, x509.ExtKeyUsageClientAuth, at) == nil
+	return err == nil && member.Lives(chain, cas, key, at) == nil
 }
 
 // mayChange says which member's etcd does not trust the CA yet that signs now, if
@@ -169,7 +168,7 @@ func (s *syncer) mayChange(ctx context.Context, ca *x509.Certificate) error {
 	if err != nil || present[0].CheckSignatureFrom(ca) == nil {
 		return err
 	}
-	cluster, err := s.connect()
+	cluster, err := s.connect(s.others...)
 	if err != nil {
 		return err
 	}
@@ -178,6 +177,7 @@ func (s *syncer) mayChange(ctx context.Context, ca *x509.Certificate) error {
 	if err != nil {
 		return fmt.Errorf("another CA signs now, and who trusts it cannot be seen: %w", err)
 	}
+	show, _ := s.files.Pair() // without one there is less to see
 	until := present[0].NotAfter.UTC().Format(time.RFC3339)
 	for _, m := range members {
 		for _, text := range slices.Concat(m.ClientURLs[:min(1, len(m.ClientURLs))], m.PeerURLs) {
@@ -185,7 +185,7 @@ func (s *syncer) mayChange(ctx context.Context, ca *x509.Certificate) error {
 			if err != nil {
 				return err
 			}
-			served, err := member.Inspect(ctx, u.Host, s.pair())
+			served, err := member.Inspect(ctx, u.Host, show)
 			if err != nil {
 				return fmt.Errorf("another CA signs now, and whether %s trusts it cannot be seen; until %s there is time: %w", m.Name, until, err)
 			}

@@ -56,17 +56,12 @@ func Sync(ctx context.Context, m *config.Member, observe Observer) error {
 		return err
 	}
 	s := &syncer{member: m, files: member.Files(m.Client), observe: observe, now: time.Now}
-	var problems *multierror.Error
 	renewed := s.renew(ctx)
-	if renewed != nil {
-		problems = multierror.Append(problems, renewed)
-	}
+	problems := multierror.Append(nil, renewed)
 	// By a clock that is wrong a member that starts would take the others'
 	// certificates for not valid yet, or for expired.
 	if !errors.Is(renewed, ErrClock) {
-		if err := s.reload(ctx); err != nil {
-			problems = multierror.Append(problems, err)
-		}
+		problems = multierror.Append(problems, s.reload(ctx))
 	}
 	return problems.ErrorOrNil()
 }
@@ -82,6 +77,16 @@ type syncer struct {
 
 func (s *syncer) say(format string, args ...any) {
 	s.observe(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
+}
+
+// pause waits for a while, or as long as ctx lives: its error then.
+func pause(ctx context.Context, while time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(while):
+		return nil
+	}
 }
 
 // host is where the others dial this member.

@@ -3,7 +3,6 @@ package renew
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,17 +27,14 @@ const (
 	turnPatience = 5 * time.Minute  // for the others to have had their turn, and the cluster to be well
 	lookAgain    = 2 * time.Second  // between two looks at the cluster
 	sayAgain     = 30 * time.Second // between two sentences on what is waited for
-	turnBudget   = 15 * time.Second // of etcd's own time limits, for one question
+	healthLimit  = 15 * time.Second // for etcd to answer /health, which asks the cluster
 )
 
 // reload lets etcd start again if that trusts, on either port, other CAs than the
 // bundle has.
 func (s *syncer) reload(ctx context.Context) error {
-	state, err := unit.Get(ctx, member.EtcdUnit)
+	state, err := unit.Alive(ctx, member.EtcdUnit)
 	if err != nil {
-		return err
-	}
-	if err := unit.Ended(ctx, member.EtcdUnit); err != nil {
 		return err
 	}
 	cas, err := s.files.CAs()
@@ -113,10 +110,8 @@ func (s *syncer) restartEtcd(ctx context.Context) error {
 		if now.Run != before.Run && now.Run != "" {
 			return durable.Replace(restartedPath, []byte(startedFor(now, bundle)), 0o644)
 		}
-		select {
-		case <-ctx.Done():
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return fmt.Errorf("%w: systemd does not start it", ErrNotBack)
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
@@ -127,7 +122,7 @@ func (s *syncer) restartEtcd(ctx context.Context) error {
 func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, error) {
 	var found []string
 	var problems []error
-	show := s.pair()
+	show, _ := s.files.Pair() // without one there is less to see
 	client, peer := member.Addresses(s.host())
 	for _, address := range []string{client, peer} {
 		served, err := member.Inspect(ctx, address, show)
@@ -144,15 +139,6 @@ func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, er
 		}
 	}
 	return strings.Join(found, "; "), errors.Join(problems...)
-}
-
-// pair is the member's certificate; nil if it is of no use.
-func (s *syncer) pair() *tls.Certificate {
-	pair, err := tls.LoadX509KeyPair(s.files.Certificate, s.files.Key)
-	if err != nil {
-		return nil
-	}
-	return &pair
 }
 
 // reloadWaiting is for an etcd that has started and is not ready. While it sees no
@@ -172,7 +158,7 @@ func (s *syncer) reloadWaiting(ctx context.Context, stale string, trouble error)
 // leaderless says whether the etcd on this machine says of itself that it sees no
 // leader (its /health). One that does not say so counts as having one.
 func leaderless(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, turnBudget)
+	ctx, cancel := context.WithTimeout(ctx, healthLimit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+member.MetricsPort+"/health", nil)
 	if err != nil {
@@ -187,21 +173,20 @@ func leaderless(ctx context.Context) bool {
 	return err == nil && response.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "NO LEADER")
 }
 
-// connect reaches etcd by this member's own and by the others, since its own may
-// be cut off from them, or trust too little to let its own certificate in.
-func (s *syncer) connect() (*peers.Cluster, error) {
+// connect reaches etcd by this member's own and, if they are named, by others, since
+// its own may be cut off from them, or trust too little to let its own certificate in.
+func (s *syncer) connect(others ...string) (*peers.Cluster, error) {
 	credentials, err := s.files.Credentials()
 	if err != nil {
 		return nil, err
 	}
-	client, _ := member.Addresses(s.host())
-	return peers.Connect(append([]string{"https://" + client}, s.others...), credentials)
+	return peers.Connect(slices.Concat([]string{member.ClientURL(s.host())}, others), credentials)
 }
 
 // restartInTurn waits until no other member is being restarted and all are well,
 // restarts etcd, and keeps the turn until the cluster is well again.
 func (s *syncer) restartInTurn(ctx context.Context, cas []*x509.Certificate, stale string) error {
-	cluster, err := s.connect()
+	cluster, err := s.connect(s.others...)
 	if err != nil {
 		return err
 	}
@@ -232,10 +217,8 @@ func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.T
 			said = time.Now()
 			s.say("waiting to restart etcd: %v", err)
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx, lookAgain) != nil {
 			return nil, err
-		case <-time.After(lookAgain):
 		}
 	}
 }
@@ -253,10 +236,8 @@ func (s *syncer) settled(ctx context.Context, cluster *peers.Cluster, turn *peer
 		if time.Since(began) >= settle {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
+		if err := pause(ctx, time.Second); err != nil {
+			return err
 		}
 	}
 }
@@ -312,10 +293,8 @@ func (s *syncer) awaitBack(ctx context.Context, cluster *peers.Cluster, cas []*x
 		case time.Since(well) >= settle:
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		case <-time.After(time.Second):
+		if ended := pause(ctx, time.Second); ended != nil {
+			return errors.Join(err, ended)
 		}
 	}
 }
@@ -326,17 +305,15 @@ func (s *syncer) awaitBack(ctx context.Context, cluster *peers.Cluster, cas []*x
 func keep(ctx context.Context, turn *peers.Turn) {
 	for {
 		_ = turn.Hold(ctx)
-		select {
-		case <-ctx.Done():
+		if pause(ctx, lookAgain) != nil {
 			return
-		case <-time.After(lookAgain):
 		}
 	}
 }
 
 // back says why this member is not what it was before its restart.
 func (s *syncer) back(ctx context.Context, cluster *peers.Cluster, cas []*x509.Certificate) error {
-	if err := unit.Ended(ctx, member.EtcdUnit); err != nil {
+	if _, err := unit.Alive(ctx, member.EtcdUnit); err != nil {
 		return err
 	}
 	switch stale, err := s.stale(ctx, cas); {
@@ -345,12 +322,7 @@ func (s *syncer) back(ctx context.Context, cluster *peers.Cluster, cas []*x509.C
 	case stale != "":
 		return errors.New(stale)
 	}
-	credentials, err := s.files.Credentials()
-	if err != nil {
-		return err
-	}
-	client, _ := member.Addresses(s.host())
-	alone, err := peers.Connect([]string{"https://" + client}, credentials)
+	alone, err := s.connect()
 	if err != nil {
 		return err
 	}

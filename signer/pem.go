@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 )
 
@@ -26,6 +27,20 @@ func parseCertificate(data []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%d certificates in the file; it must hold the CA's alone", len(certificates))
 	}
 	return certificates[0], nil
+}
+
+// ReadCertificates reads all certificates of a file, as ParseCertificates does. The
+// error names the file.
+func ReadCertificates(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certificates, nil
 }
 
 // ParseCertificates reads all certificates of a PEM file. At least one must be

@@ -35,9 +35,7 @@ func newCheck() *cobra.Command {
 			}
 		}
 		if m != nil {
-			if memberErr := member.Check(m, now); memberErr != nil {
-				err = multierror.Append(err, memberErr)
-			}
+			err = multierror.Append(err, member.Check(m, now)).ErrorOrNil()
 		}
 		if err != nil {
 			return exit(exitConfig, err)

@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,25 +84,14 @@ func printJSON(cmd *cobra.Command, entries []signer.Entry) error {
 }
 
 func printTable(cmd *cobra.Command, entries []signer.Entry) error {
-	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	row := func(cells ...string) {
-		// Errors stick to the writer and come with Flush.
-		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
-	}
-	row("TIME", "EVENT", "NAME", "VALID UNTIL", "SERIAL", "ASKED BY", "FROM")
+	table := newTable(cmd.OutOrStdout())
+	table.row("TIME", "EVENT", "NAME", "VALID UNTIL", "SERIAL", "ASKED BY", "FROM")
 	for _, e := range entries {
 		until := "-"
 		if !e.NotAfter.IsZero() {
 			until = e.NotAfter.Format(time.RFC3339)
 		}
-		row(e.Time.Format(time.RFC3339), string(e.Event), e.Name, until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
+		table.row(e.Time.Format(time.RFC3339), string(e.Event), e.Name, until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
 	}
 	return table.Flush()
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

@@ -45,7 +45,7 @@ func newServe() *cobra.Command {
 // newLog logs to stderr: JSON lines for the journal, words for a terminal.
 func newLog() zerolog.Logger {
 	var log zerolog.Logger
-	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+	if isTerminal(os.Stderr) {
 		log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly})
 	} else {
 		log = zerolog.New(os.Stderr)

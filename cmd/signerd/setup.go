@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -34,11 +33,7 @@ func load(path string, now time.Time) (*setup, error) {
 	}
 	s := &setup{config: c, identity: signer.DefaultIdentity(c.Cluster)}
 	var problems *multierror.Error
-	check := func(err error) {
-		if err != nil {
-			problems = multierror.Append(problems, err)
-		}
-	}
+	check := func(err error) { problems = multierror.Append(problems, err) } // nil is none
 	if c.Identity != "" {
 		s.identity, err = signer.ParseIdentity(c.Identity)
 		check(err)
@@ -72,13 +67,9 @@ func loadTrust(paths []string) ([]byte, error) {
 }
 
 func loadCAs(path string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(path)
+	certificates, err := signer.ReadCertificates(path)
 	if err != nil {
 		return nil, err
-	}
-	certificates, err := signer.ParseCertificates(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	for _, certificate := range certificates {
 		if !certificate.IsCA {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -80,14 +79,8 @@ func (h here) load(now time.Time) (*setup, *config.Member, error) {
 	if h.wanted("member", *h.member) {
 		member, memberErr = config.LoadMember(*h.member)
 	}
-	if signErr != nil || memberErr != nil {
-		var problems *multierror.Error
-		for _, err := range []error{signErr, memberErr} {
-			if err != nil {
-				problems = multierror.Append(problems, err)
-			}
-		}
-		return signs, member, exit(exitConfig, problems)
+	if err := multierror.Append(nil, signErr, memberErr).ErrorOrNil(); err != nil {
+		return signs, member, exit(exitConfig, err)
 	}
 	if signs == nil && member == nil {
 		return nil, nil, exit(exitConfig, fmt.Errorf("this machine neither signs nor is a member: neither %s nor %s is there", *h.signer, *h.member))
@@ -111,6 +104,10 @@ func onTerminal(out io.Writer) bool {
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
 		return false
 	}
+	return isTerminal(file)
+}
+
+func isTerminal(file *os.File) bool {
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
@@ -126,12 +123,8 @@ var colours = [...]string{report.OK: "32", report.Warning: "33", report.Critical
 
 // printStatus writes a table, the worst first, and below it what to do.
 func printStatus(out io.Writer, r report.Report, coloured bool) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	row := func(cells ...string) {
-		// Errors stick to the writer and come with Flush.
-		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
-	}
-	row("STATE", "WHAT", "WHICH", "EXPIRES", "LEFT", "")
+	table := newTable(out)
+	table.row("STATE", "WHAT", "WHICH", "EXPIRES", "LEFT", "")
 	for state := report.Critical; state >= report.OK; state-- {
 		for _, f := range r.Findings {
 			if f.State != state {
@@ -141,7 +134,7 @@ func printStatus(out io.Writer, r report.Report, coloured bool) error {
 			if f.NotAfter != nil {
 				until, left = f.NotAfter.UTC().Format("2006-01-02 15:04")+"Z", remaining(f.NotAfter.Sub(r.Time))
 			}
-			row(paint(f.State, coloured), f.What, f.Which, until, left, f.Says)
+			table.row(paint(f.State, coloured), f.What, f.Which, until, left, f.Says)
 		}
 	}
 	return table.Flush()

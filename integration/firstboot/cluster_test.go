@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/integration/fleet"
+	"github.com/signerd/signerd/integration/lab"
 	"github.com/signerd/signerd/integration/load"
 )
 
@@ -71,7 +72,7 @@ func TestCluster(t *testing.T) {
 	for _, name := range names {
 		for _, again := range []string{"init", "join --signer-ip=" + w.Bed.Address(11)} {
 			args := append([]string{"/usr/lib/signerd-first-boot/first-boot.sh"}, strings.Fields(again)...)
-			if out, err := w.Bed.Exec(name, args...); fleet.ExitCode(err) != 73 || !strings.Contains(err.Error(), "is a member already; nothing was changed") {
+			if out, err := w.Bed.Exec(name, args...); lab.ExitCode(err) != 73 || !strings.Contains(err.Error(), "is a member already; nothing was changed") {
 				t.Errorf("%s: a second %s: %v\n%s", name, again, err, out)
 			}
 		}

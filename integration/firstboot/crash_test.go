@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/integration/fleet"
+	"github.com/signerd/signerd/integration/lab"
 	"github.com/signerd/signerd/integration/load"
 )
 
@@ -56,7 +57,7 @@ func (w *world) stopped(t *testing.T, name string, r *run) bool {
 func (w *world) stoppedOrRefused(t *testing.T, name string, r *run) bool {
 	t.Helper()
 	stopped, err := w.standsOrEnded(t, name, r)
-	if err != nil && fleet.ExitCode(err) != 77 {
+	if err != nil && lab.ExitCode(err) != 77 {
 		t.Fatalf("first-boot on %s: %v\n%s", name, err, r.output.String())
 	}
 	return stopped
@@ -328,7 +329,7 @@ func TestUndoSurvivesPowerCuts(t *testing.T) {
 				t.Logf("the join was undone before %s", c.point)
 			}
 			w.cutPower(t, "h2")
-			if _, err := w.Bed.Exec("h2", args...); fleet.ExitCode(err) != 77 || !strings.Contains(err.Error(), "everything was undone") {
+			if _, err := w.Bed.Exec("h2", args...); lab.ExitCode(err) != 77 || !strings.Contains(err.Error(), "everything was undone") {
 				t.Errorf("the same again: %v", err)
 			}
 			w.isBack(t, "h2", before)

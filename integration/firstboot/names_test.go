@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/signerd/signerd/integration/fleet"
+	"github.com/signerd/signerd/integration/lab"
 )
 
 // Members are reached by IPv6 addresses, and by host names.
@@ -32,7 +33,7 @@ func TestNames(t *testing.T) {
 		w.On(t, "h1", fleet.Setup, "init", "--cluster="+cluster, "--address=db1.test")
 		w.On(t, "h2", "sh", "-c", "ssh-keyscan -t ed25519 db1.test > /root/.ssh/known_hosts") // as good as the fingerprint
 		args := []string{fleet.Setup, "join", "--signer-ip", "db1.test:22", "--address=db2.test"}
-		if out, err := w.Bed.Exec("h2", args...); fleet.ExitCode(err) != 77 || !strings.Contains(err.Error(), "each address must be the source's, or stand in the key's permit") {
+		if out, err := w.Bed.Exec("h2", args...); lab.ExitCode(err) != 77 || !strings.Contains(err.Error(), "each address must be the source's, or stand in the key's permit") {
 			t.Errorf("a host name that no permit has: %v\n%s", err, out)
 		}
 		w.On(t, "h1", "sh", "-c", `sed -i 's/permit="get-\*,/permit="get-*,etcd-h2=db2.test,/' /etc/signerd/authorized_keys && signerd check && systemctl reload signerd`)
@@ -54,7 +55,7 @@ func TestQuestion(t *testing.T) {
 	join := func(answer string) (string, error) {
 		return w.Bed.Exec("h2", "sh", "-c", "(sleep 1; echo "+answer+"; sleep 12) | timeout 60 script -qec '"+fleet.Setup+" join --signer-ip="+w.Bed.Address(11)+"' /dev/null")
 	}
-	if out, err := join("no"); fleet.ExitCode(err) != 77 || !strings.Contains(out, w.Fingerprint(t)) || !strings.Contains(out, "was not accepted") {
+	if out, err := join("no"); lab.ExitCode(err) != 77 || !strings.Contains(out, w.Fingerprint(t)) || !strings.Contains(out, "was not accepted") {
 		t.Errorf("no: %v\n%s", err, out)
 	}
 	if out, err := join("yes"); err != nil || !strings.Contains(out, "etcd-h2 is a member") {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/integration/fleet"
+	"github.com/signerd/signerd/integration/lab"
 )
 
 // state is everything that first-boot could have changed on a host.
@@ -48,7 +49,7 @@ func (w *world) refuse(t *testing.T, name string, refusals []refusal) {
 					t.Fatal(err)
 				}
 			}
-			if fleet.ExitCode(err) != r.code {
+			if lab.ExitCode(err) != r.code {
 				t.Fatalf("it ended with %v, want %d\n%s", err, r.code, out)
 			}
 			for _, sentence := range r.says {
@@ -259,7 +260,7 @@ func TestPartitionDuringJoin(t *testing.T) {
 			} else {
 				goOn()
 			}
-			if err := <-r.done; fleet.ExitCode(err) != 69 || !strings.Contains(r.output.String(), "it could not be undone") || !strings.Contains(r.output.String(), "run this again") {
+			if err := <-r.done; lab.ExitCode(err) != 69 || !strings.Contains(r.output.String(), "it could not be undone") || !strings.Contains(r.output.String(), "run this again") {
 				t.Errorf("cut off it ended with %v\n%s", err, r.output.String())
 			}
 			// signerd gives it up by itself: no ghost stays, and its name is free.
@@ -275,7 +276,7 @@ func TestPartitionDuringJoin(t *testing.T) {
 			if err := w.Bed.Heal(name, "all"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.Bed.Exec(name, append(args, "--ca-fingerprint="+strings.Repeat("0", 64))...); fleet.ExitCode(err) != 77 {
+			if _, err := w.Bed.Exec(name, append(args, "--ca-fingerprint="+strings.Repeat("0", 64))...); lab.ExitCode(err) != 77 {
 				t.Errorf("with another CA it ended with %v", err)
 			}
 			if after := w.state(t, name); after != before {
@@ -301,7 +302,7 @@ func TestUndoGivesBack(t *testing.T) {
 	onlyAsks := w.key(t, "h2", `permit="get-*"`)
 	w.packaged(t, "h2")
 	before := w.packagedState(t, "h2")
-	if _, err := w.Bed.Exec("h2", w.Join(t, "--identity="+onlyAsks)...); fleet.ExitCode(err) != 77 || !strings.Contains(err.Error(), "everything was undone") {
+	if _, err := w.Bed.Exec("h2", w.Join(t, "--identity="+onlyAsks)...); lab.ExitCode(err) != 77 || !strings.Contains(err.Error(), "everything was undone") {
 		t.Errorf("a key that may not join: %v", err)
 	}
 	w.isBack(t, "h2", before)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/integration/hosts"
+	"github.com/signerd/signerd/integration/lab"
 )
 
 var blockForm = regexp.MustCompile("(?ms)^```([^\n]*)\n(.*?)^```$")
@@ -137,7 +138,7 @@ func (r *reader) enter(t *testing.T, host, block string) {
 		if out, err = cmd.CombinedOutput(); err == nil {
 			break
 		}
-		if fleet.ExitCode(err) != 75 || try == 10 { // the runbook says to ask again then
+		if lab.ExitCode(err) != 75 || try == 10 { // the runbook says to ask again then
 			t.Fatalf("on %s:\n%s\n%v\n%s", host, block, err, out)
 		}
 		<-time.After(time.Second)

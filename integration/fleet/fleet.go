@@ -327,11 +327,3 @@ func Eventually(t *testing.T, atMost time.Duration, what string, try func() erro
 		}
 	}
 }
-
-// ExitCode gives the exit code in an error; 0 if there is none.
-func ExitCode(err error) int {
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return exit.ExitCode()
-	}
-	return 0
-}

@@ -99,3 +99,11 @@ func (p *Process) waitFor(what string, atMost time.Duration, holds func() bool) 
 	}
 	return nil
 }
+
+// ExitCode gives the exit code in an error; 0 if there is none.
+func ExitCode(err error) int {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	return 0
+}

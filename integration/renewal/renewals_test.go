@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/integration/fleet"
+	"github.com/signerd/signerd/integration/lab"
 	"github.com/signerd/signerd/integration/load"
 )
 
@@ -168,7 +169,7 @@ func (w *world) aClock(t *testing.T) {
 				signers = signers.Add(by)
 			}
 			_, err := w.Bed.Exec("h3", "signerd", "sync")
-			if fleet.ExitCode(err) != 75 || !strings.Contains(err.Error(), "this machine's says "+mine.Format("2006-01-02T15")) ||
+			if lab.ExitCode(err) != 75 || !strings.Contains(err.Error(), "this machine's says "+mine.Format("2006-01-02T15")) ||
 				!strings.Contains(err.Error(), "the signer's says "+signers.Format("2006-01-02T15")) || !strings.Contains(err.Error(), "timedatectl") {
 				t.Errorf("%s by %s: %v", host, by, err)
 			}

@@ -1,8 +1,10 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
@@ -10,15 +12,18 @@ import (
 	"github.com/signerd/signerd/signer"
 )
 
-// statuses is everything a client may learn of an error: its status and its
-// text, which is the error's own unless one stands here. The reason is for
-// whoever counts.
-var statuses = []struct {
+// said is what a client may learn of an error.
+type said struct {
 	err    error
 	status wire.Status
 	reason string
 	text   string
-}{
+}
+
+// statuses is everything a client may learn of an error: its status and its
+// text, which is the error's own unless one stands here. The reason is for
+// whoever counts.
+var statuses = []said{
 	{errNoCommand, wire.Usage, "no_command", wire.UsageText},
 	{wire.ErrCommand, wire.Usage, "bad_command", ""},
 	{wire.ErrName, wire.BadName, "bad_name", ""},
@@ -36,17 +41,20 @@ var statuses = []struct {
 	{context.Canceled, wire.Retry, "client_gone", "not now: the connection ended; ask again"},
 }
 
+// lookup gives what the table says of an error; all zero if it is not in it.
+func lookup(err error) said {
+	if i := slices.IndexFunc(statuses, func(s said) bool { return errors.Is(err, s.err) }); i >= 0 {
+		return statuses[i]
+	}
+	return said{}
+}
+
 // reasonOf gives the reason of an error, in a word.
 func reasonOf(err error) string {
 	if err == nil {
 		return ""
 	}
-	for _, known := range statuses {
-		if errors.Is(err, known.err) {
-			return known.reason
-		}
-	}
-	return "internal"
+	return cmp.Or(lookup(err).reason, "internal")
 }
 
 // public turns an error into what the client may know of it. One that is not
@@ -55,15 +63,9 @@ func public(err error) error {
 	if _, ok := errors.AsType[*wire.Error](err); ok || err == nil {
 		return err
 	}
-	for _, known := range statuses {
-		if !errors.Is(err, known.err) {
-			continue
-		}
-		text := known.text
-		if text == "" {
-			text = err.Error()
-		}
-		return &wire.Error{Status: known.status, Text: text, Cause: err}
+	s := lookup(err)
+	if s.err == nil {
+		return err
 	}
-	return err
+	return &wire.Error{Status: s.status, Text: cmp.Or(s.text, err.Error()), Cause: err}
 }

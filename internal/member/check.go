@@ -30,14 +30,8 @@ func (u Use) Check(chain, cas []*x509.Certificate, key crypto.Signer, now time.T
 		return errors.New("there is no certificate")
 	}
 	leaf := chain[0]
-	if err := Fits(leaf, key); err != nil {
+	if err := Lives(chain, cas, key, now); err != nil {
 		return err
-	}
-	// Other members meet it as a server, and as a client.
-	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if err := Verify(chain, cas, usage, now); err != nil {
-			return err
-		}
 	}
 	if err := leaf.VerifyHostname(u.PeerName); err != nil {
 		return err
@@ -48,6 +42,18 @@ func (u Use) Check(chain, cas []*x509.Certificate, key crypto.Signer, now time.T
 		}
 	}
 	return nil
+}
+
+// Lives says why a chain, the certificate first, is not one for a key that the
+// other members accept, as a server and as a client; its names are another matter.
+func Lives(chain, cas []*x509.Certificate, key crypto.Signer, now time.Time) error {
+	if err := Fits(chain[0], key); err != nil {
+		return err
+	}
+	if err := Verify(chain, cas, x509.ExtKeyUsageServerAuth, now); err != nil {
+		return err
+	}
+	return Verify(chain, cas, x509.ExtKeyUsageClientAuth, now)
 }
 
 // Verify says why a chain, the certificate first, does not lead to one of the CAs

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/signerd/signerd/signer"
@@ -55,14 +56,11 @@ func explainAuthority(err error, chain, cas []*x509.Certificate) error {
 }
 
 func subjects(cas []*x509.Certificate) string {
-	text := ""
-	for i, ca := range cas {
-		if i > 0 {
-			text += ", "
-		}
-		text += fmt.Sprintf("%q", ca.Subject)
+	names := make([]string, 0, len(cas))
+	for _, ca := range cas {
+		names = append(names, fmt.Sprintf("%q", ca.Subject))
 	}
-	return text
+	return strings.Join(names, ", ")
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -12,7 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
+	"net"
 
 	"golang.org/x/crypto/ssh"
 
@@ -25,15 +25,24 @@ import (
 // EtcdUnit is etcd's unit.
 const EtcdUnit = "etcd.service"
 
+// The units of signerd sync.
+const (
+	SyncTimer   = "signerd-sync.timer"
+	SyncService = "signerd-sync.service"
+)
+
 // etcd's ports, as everybody has them.
 const (
 	ClientPort  = "2379"
-	PeerPort    = "2380"
+	PeerPort    = peers.PeerPort
 	MetricsPort = "2381"
 )
 
 // LocalEndpoint is the client URL of the etcd on this machine.
 const LocalEndpoint = "https://127.0.0.1:" + ClientPort
+
+// ClientURL is where clients find the etcd of a member.
+func ClientURL(host string) string { return "https://" + net.JoinHostPort(host, ClientPort) }
 
 // Files are where a member's etcd finds its certificate, PEM with what it needs
 // below it, the key of it, and the bundle of CAs that it trusts.
@@ -88,26 +97,23 @@ func (f Files) Request() ([]byte, error) {
 }
 
 // Chain reads the certificate, first, and what it needs below it.
-func (f Files) Chain() ([]*x509.Certificate, error) { return readCertificates(f.Certificate) }
+func (f Files) Chain() ([]*x509.Certificate, error) { return signer.ReadCertificates(f.Certificate) }
 
 // CAs reads the bundle.
-func (f Files) CAs() ([]*x509.Certificate, error) { return readCertificates(f.Trust) }
+func (f Files) CAs() ([]*x509.Certificate, error) { return signer.ReadCertificates(f.Trust) }
 
-func readCertificates(path string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(path)
+// Pair reads the certificate and its key as something to show.
+func (f Files) Pair() (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
 	if err != nil {
 		return nil, err
 	}
-	certificates, err := signer.ParseCertificates(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return certificates, nil
+	return &pair, nil
 }
 
 // Credentials are the member's own, for its questions to etcd.
 func (f Files) Credentials() (peers.Credentials, error) {
-	pair, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+	pair, err := f.Pair()
 	if err != nil {
 		return peers.Credentials{}, err
 	}
@@ -117,7 +123,7 @@ func (f Files) Credentials() (peers.Credentials, error) {
 	}
 	return peers.Credentials{
 		Roots:       Pool(cas),
-		Certificate: func(context.Context) (*tls.Certificate, error) { return &pair, nil },
+		Certificate: func(context.Context) (*tls.Certificate, error) { return pair, nil },
 	}, nil
 }
 

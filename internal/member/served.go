@@ -16,9 +16,8 @@ import (
 // its certificate for each handshake, but its CAs when it starts, the client
 // port's later than the peer port's.
 type Served struct {
-	Address string
-	Chain   []*x509.Certificate // the certificate, and what came with it
-	Trust   [][]byte            // the names of the CAs that it trusts, DER
+	Chain []*x509.Certificate // the certificate, and what came with it
+	Trust [][]byte            // the names of the CAs that it trusts, DER
 }
 
 // inspectTimeout bounds the look at one port.
@@ -32,7 +31,7 @@ func Inspect(ctx context.Context, address string, show *tls.Certificate) (*Serve
 	if show == nil {
 		show = &tls.Certificate{}
 	}
-	s := &Served{Address: address}
+	s := &Served{}
 	asked := false
 	dialer := tls.Dialer{Config: &tls.Config{
 		MinVersion:         tls.VersionTLS12,

@@ -28,43 +28,26 @@ func Check(m *config.Member, now time.Time) error {
 	chain, chainErr := files.Chain()
 	cas, casErr := files.CAs()
 	key, keyErr := files.LoadKey()
-	var problems *multierror.Error
-	for _, err := range present(chainErr, casErr, keyErr) {
-		problems = multierror.Append(problems, err)
+	if err := multierror.Append(nil, chainErr, casErr, keyErr).ErrorOrNil(); err != nil {
+		return err
 	}
-	if problems == nil {
-		if err := UseOf(m).Check(chain, cas, key, now); err != nil {
-			problems = multierror.Append(problems, fmt.Errorf("%s: %w", files.Certificate, err))
-		}
+	if err := UseOf(m).Check(chain, cas, key, now); err != nil {
+		return fmt.Errorf("%s: %w", files.Certificate, err)
 	}
-	return problems.ErrorOrNil()
+	return nil
 }
 
 // RefuseSupplied says what is wrong with the certificates of a member whose operator
 // supplies them, such that the others would refuse it: etcd itself would start. The
 // error wraps ErrSupplied.
 func RefuseSupplied(m *config.Member, now time.Time) error {
-	var problems *multierror.Error
-	for _, port := range suppliedPorts(m) {
-		for _, err := range port.refused(m.Addresses[0], now) {
-			problems = multierror.Append(problems, fmt.Errorf("%w: the %s port's: %w", ErrSupplied, port.name, err))
-		}
-	}
-	return problems.ErrorOrNil()
+	return eachPort(m, func(p suppliedPort) []error { return p.refused(m.Addresses[0], now) })
 }
 
 // CheckSupplied says what RefuseSupplied does, and what else should not be so.
 func CheckSupplied(m *config.Member, now time.Time) error {
-	var problems *multierror.Error
-	if err := RefuseSupplied(m, now); err != nil {
-		problems = multierror.Append(problems, err)
-	}
-	for _, port := range suppliedPorts(m) {
-		for _, err := range port.doubtful(m.Addresses[1:]) {
-			problems = multierror.Append(problems, fmt.Errorf("%w: the %s port's: %w", ErrSupplied, port.name, err))
-		}
-	}
-	return problems.ErrorOrNil()
+	return multierror.Append(nil, RefuseSupplied(m, now),
+		eachPort(m, func(p suppliedPort) []error { return p.doubtful(m.Addresses[1:]) })).ErrorOrNil()
 }
 
 // suppliedPort is what an operator supplies for one of etcd's ports.
@@ -74,8 +57,17 @@ type suppliedPort struct {
 	peer  bool // the others trust what this member trusts, and meet it as a client too
 }
 
-func suppliedPorts(m *config.Member) []suppliedPort {
-	return []suppliedPort{{"client", Files(m.Client), false}, {"peer", Files(m.Peer), true}}
+// eachPort gathers what look finds at both ports.
+func eachPort(m *config.Member, look func(suppliedPort) []error) error {
+	var problems *multierror.Error
+	for _, port := range []suppliedPort{{"client", Files(m.Client), false}, {"peer", Files(m.Peer), true}} {
+		for _, err := range look(port) {
+			if err != nil {
+				problems = multierror.Append(problems, fmt.Errorf("%w: the %s port's: %w", ErrSupplied, port.name, err))
+			}
+		}
+	}
+	return problems.ErrorOrNil()
 }
 
 func (p suppliedPort) refused(address wire.Address, now time.Time) []error {
@@ -83,7 +75,7 @@ func (p suppliedPort) refused(address wire.Address, now time.Time) []error {
 	cas, casErr := p.files.CAs()
 	key, keyErr := p.files.suppliedKey()
 	if chainErr != nil || casErr != nil || keyErr != nil {
-		return present(chainErr, casErr, keyErr)
+		return []error{chainErr, casErr, keyErr}
 	}
 	var problems []error
 	say := func(err error) {
@@ -91,14 +83,10 @@ func (p suppliedPort) refused(address wire.Address, now time.Time) []error {
 			problems = append(problems, fmt.Errorf("%s: %w", p.files.Certificate, err))
 		}
 	}
-	say(Fits(chain[0], key))
 	if p.peer {
-		if err := Verify(chain, cas, x509.ExtKeyUsageServerAuth, now); err != nil {
-			say(err)
-		} else {
-			say(Verify(chain, cas, x509.ExtKeyUsageClientAuth, now))
-		}
+		say(Lives(chain, cas, key, now))
 	} else {
+		say(Fits(chain[0], key))
 		// The CAs of the client port are for clients; by whom these know etcd is
 		// nothing that this machine could see.
 		say(Verify(chain, chain, x509.ExtKeyUsageServerAuth, now))
@@ -140,14 +128,4 @@ func (f Files) suppliedKey() (crypto.Signer, error) {
 		return nil, err
 	}
 	return f.parseKey(data)
-}
-
-func present(errs ...error) []error {
-	var there []error
-	for _, err := range errs {
-		if err != nil {
-			there = append(there, err)
-		}
-	}
-	return there
 }

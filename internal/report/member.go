@@ -2,7 +2,6 @@ package report
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"strings"
@@ -80,10 +79,7 @@ func certificates(m *config.Member, paths config.MemberFiles, now time.Time) []F
 // files.
 func served(ctx context.Context, address string, m *config.Member, paths config.MemberFiles, now time.Time) []Finding {
 	files := member.Files(paths)
-	var show *tls.Certificate
-	if pair, err := tls.LoadX509KeyPair(files.Certificate, files.Key); err == nil {
-		show = &pair
-	}
+	show, _ := files.Pair() // without one there is less to see
 	s, err := member.Inspect(ctx, address, show)
 	if err != nil {
 		return Broken("served", address, err)
@@ -117,20 +113,19 @@ func renewal(ctx context.Context) []Finding {
 	if !unit.Running() {
 		return nil
 	}
-	timer, err := unit.Get(ctx, "signerd-sync.timer")
+	timer, err := unit.Get(ctx, member.SyncTimer)
 	if err == nil && timer.Active != "active" {
-		err = errors.New("it does not run, and nothing renews this member: systemctl enable --now signerd-sync.timer")
+		err = errors.New("it does not run, and nothing renews this member: systemctl enable --now " + member.SyncTimer)
 	}
 	if err != nil {
-		return Broken("renewal", "signerd-sync.timer", err)
+		return Broken("renewal", member.SyncTimer, err)
 	}
-	const service = "signerd-sync.service"
-	run, err := unit.Get(ctx, service)
+	run, err := unit.Get(ctx, member.SyncService)
 	switch {
 	case err != nil:
-		return Broken("renewal", service, err)
+		return Broken("renewal", member.SyncService, err)
 	case run.Active == "failed", run.Sub == "auto-restart", run.Active == "activating" && run.Retries > 0:
-		return []Finding{found(Warning, "renewal", service, "its last run failed: journalctl -u signerd-sync: "+unit.Tail(ctx, service, 1))}
+		return []Finding{found(Warning, "renewal", member.SyncService, "its last run failed: journalctl -u signerd-sync: "+unit.Tail(ctx, member.SyncService, 1))}
 	}
-	return []Finding{found(OK, "renewal", service, "")}
+	return []Finding{found(OK, "renewal", member.SyncService, "")}
 }

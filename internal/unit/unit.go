@@ -81,15 +81,15 @@ func parse(out string) State {
 	return s
 }
 
-// Ended gives why a unit does not run any more, with its last words, or nil while
-// it does. With Restart= systemd tries again and again, so that auto-restart is
-// an end.
-func Ended(ctx context.Context, name string) error {
+// Alive gives the state of a unit that runs, or is on its way to. The error says why
+// one does not run any more, with its last words. With Restart= systemd tries again
+// and again, so that auto-restart is an end.
+func Alive(ctx context.Context, name string) (State, error) {
 	s, err := Get(ctx, name)
 	if err != nil || s.Up() && s.Sub != "auto-restart" {
-		return err
+		return s, err
 	}
-	return fmt.Errorf("%s does not run (%s, %s); its last words:\n%s",
+	return s, fmt.Errorf("%s does not run (%s, %s); its last words:\n%s",
 		strings.TrimSuffix(name, ".service"), s.Active, s.Sub, Tail(ctx, name, 5))
 }
 
