@@ -16,7 +16,8 @@ const module = "github.com/signerd/signerd/"
 var picture = map[string][]string{
 	"cmd/signerd": {
 		"internal/authkeys", "internal/commands", "internal/config", "internal/durable", "internal/member", "internal/metrics",
-		"internal/report", "internal/sshclient", "internal/sshfront", "internal/version", "internal/wire", "peers", "renew", "signer",
+		"internal/report", "internal/rotation", "internal/sshclient", "internal/sshfront", "internal/table", "internal/version", "internal/wire",
+		"peers", "renew", "signer",
 	},
 	"cmd/first-boot": {"bootstrap", "internal/version"},
 	"bootstrap": {
@@ -27,11 +28,12 @@ var picture = map[string][]string{
 		"internal/config", "internal/crashpoint", "internal/durable", "internal/member", "internal/sshclient", "internal/unit",
 		"internal/wire", "peers", "signer",
 	},
-	"internal/commands":   {"internal/authkeys", "internal/sshfront", "internal/wire", "peers", "signer"},
+	"internal/commands":   {"internal/authkeys", "internal/rotation", "internal/sshfront", "internal/wire", "peers", "signer"},
+	"internal/rotation":   {"internal/member", "internal/table", "internal/wire", "peers", "signer"},
 	"internal/report":     {"internal/config", "internal/member", "internal/unit", "signer"},
 	"internal/member":     {"internal/config", "internal/durable", "internal/wire", "peers", "signer"},
 	"internal/metrics":    {"internal/version", "internal/wire"},
-	"signer":              {"internal/durable", "internal/wire"},
+	"signer":              {"internal/crashpoint", "internal/durable", "internal/wire"},
 	"peers":               {"internal/wire"},
 	"internal/sshfront":   {"internal/durable", "internal/wire"},
 	"internal/authkeys":   {"internal/durable", "internal/wire"},
@@ -42,6 +44,7 @@ var picture = map[string][]string{
 	"internal/durable":    {},
 	"internal/crashpoint": {},
 	"internal/need":       {},
+	"internal/table":      {},
 	"internal/version":    {},
 }
 

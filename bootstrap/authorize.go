@@ -18,7 +18,7 @@ const rootKeys = "/root/.ssh/authorized_keys"
 
 // everything is what a key may ask that may log in as root here, and so could
 // have the CA's key itself.
-const everything = `permit="get-*,kubemaster-*,etcd-*,release *,remove *,rotate *"`
+const everything = `permit="get-*,kubemaster-*,etcd-*,release *,remove *,rotate *,rotate prepare --from"`
 
 // authorizedKeys makes the signer's authorized_keys: the file at path as it is,
 // or root's, in which each key without a permit or command may ask everything.

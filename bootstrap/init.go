@@ -151,7 +151,7 @@ func (b *boot) makeCA(context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		g = authority.Generations()[0]
+		g = authority.Active()
 	} else if err != nil {
 		return "", err
 	}
@@ -164,7 +164,7 @@ func (b *boot) withSigner(use func(*signer.Signer) error) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := authority.Link(); err != nil {
+	if _, err := authority.Recover(); err != nil {
 		return err
 	}
 	ledger, _, err := signer.OpenLedger(ledgerDir, signer.LedgerOptions{})

@@ -5,41 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"time"
 
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/peers"
 )
-
-// probeTimeout bounds one look at one port.
-const probeTimeout = 5 * time.Second
-
-// look asks etcd for its version at one of its ports and gives why it does not
-// answer. A nil config asks without TLS.
-func look(ctx context.Context, scheme, host string, config *tls.Config) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+host+"/version", nil)
-	if err != nil {
-		return err
-	}
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close() //nolint:errcheck // it is only read
-	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, 1<<16)); err != nil {
-		return err
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s", response.Status)
-	}
-	return nil
-}
 
 // checkRefusals makes sure that etcd's ports are open to whom they should be and
 // to nobody else. client is a certificate of the CA that is no member's.
@@ -59,7 +29,7 @@ func (p *plan) checkRefusals(ctx context.Context, ours, client peers.Credentials
 		{"a client's certificate on the peer port", "https", others, client.TLS(), false},
 		{"no certificate on the peer port", "https", others, nobody.TLS(), false},
 	} {
-		err := look(ctx, try.scheme, try.host, try.config)
+		err := peers.Ask(ctx, try.scheme, try.host, try.config)
 		switch {
 		case try.open && err != nil:
 			return fmt.Errorf("%s is turned away: %w", try.who, err)
@@ -83,7 +53,7 @@ func checkMembers(ctx context.Context, topology []place, self string) error {
 		}
 		for _, port := range []string{m.port, member.ClientPort} {
 			host := net.JoinHostPort(m.address.String(), port)
-			if err := look(ctx, "https", host, credentials.TLS()); err != nil {
+			if err := peers.Ask(ctx, "https", host, credentials.TLS()); err != nil {
 				problems = append(problems, fmt.Errorf("%s at %s: %w", m.name, host, err))
 			}
 		}

@@ -23,7 +23,7 @@ func connect(t *testing.T, l *lab.Lab, certificate string) *peers.Cluster {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(read(t, l.Path("ca.crt"))))
 	c, err := peers.Connect([]string{"https://" + l.Address(11) + ":2379"}, peers.Credentials{
-		Roots: roots, Certificate: func(context.Context) (*tls.Certificate, error) { return &pair, nil },
+		Roots: func() *x509.CertPool { return roots }, Certificate: func(context.Context) (*tls.Certificate, error) { return &pair, nil },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -39,7 +39,7 @@ func (c *Cluster) probe(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	config := c.tls.Clone()
+	config := c.credentials.TLS()
 	config.NextProtos = []string{"h2"}
 	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(ctx, "tcp", hostPort(u))
@@ -68,7 +68,7 @@ func (c *Cluster) answers(ctx context.Context, m Member) bool {
 		if err != nil {
 			continue
 		}
-		dialer := tls.Dialer{Config: c.tls}
+		dialer := tls.Dialer{Config: c.credentials.TLS()}
 		if conn, err := dialer.DialContext(ctx, "tcp", hostPort(u)); err == nil {
 			return conn.Close() == nil
 		}

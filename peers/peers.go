@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	grpccredentials "google.golang.org/grpc/credentials"
 )
 
 // The classes of failure that callers tell apart. The text of an error that
@@ -38,17 +40,18 @@ var (
 // Credentials are how signerd proves to etcd who it is, and by what it knows
 // etcd.
 type Credentials struct {
-	Roots *x509.CertPool
+	// Roots gives the CAs by which a member is known in a handshake that begins now.
+	Roots func() *x509.CertPool
 	// Certificate gives the client certificate for a handshake that begins now. Nil:
 	// none is shown.
 	Certificate func(context.Context) (*tls.Certificate, error)
 }
 
-// TLS is how etcd is met with them.
+// TLS is how etcd is met with them, in a handshake that begins now.
 func (c Credentials) TLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		RootCAs:    c.Roots,
+		RootCAs:    c.Roots(),
 		GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if c.Certificate == nil {
 				return &tls.Certificate{}, nil
@@ -63,7 +66,6 @@ func (c Credentials) TLS() *tls.Config {
 type Cluster struct {
 	client      *clientv3.Client
 	configured  []string
-	tls         *tls.Config
 	credentials Credentials
 
 	changes    chan struct{} // holds a token while the membership is changed
@@ -80,17 +82,32 @@ const (
 	changeTimeout = 5 * time.Second
 )
 
+// transport takes the credentials anew for each handshake: the CAs may be others than
+// when the Cluster was made.
+type transport struct {
+	grpccredentials.TransportCredentials
+	credentials Credentials
+}
+
+func (t transport) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, grpccredentials.AuthInfo, error) {
+	return grpccredentials.NewTLS(t.credentials.TLS()).ClientHandshake(ctx, authority, conn)
+}
+
+// Clone keeps the type, which grpc makes copies of.
+func (t transport) Clone() grpccredentials.TransportCredentials {
+	return transport{t.TransportCredentials.Clone(), t.credentials}
+}
+
 // Connect makes a Cluster from the client URLs of some members. It does not
 // wait for etcd: what is wrong shows with the first question.
 func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
-	config := credentials.TLS()
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            endpoints,
-		TLS:                  config,
+		TLS:                  credentials.TLS(),
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 3 * time.Second,
 		Logger:               zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(transport{grpccredentials.NewTLS(credentials.TLS()), credentials}), grpc.WithConnectParams(grpc.ConnectParams{
 			// etcd that comes back is found again soon.
 			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 2 * time.Second,
@@ -99,7 +116,7 @@ func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the connection to etcd: %w", err)
 	}
-	return &Cluster{client: client, configured: endpoints, tls: config, credentials: credentials, changes: make(chan struct{}, 1), registered: make(chan struct{}, 1)}, nil
+	return &Cluster{client: client, configured: endpoints, credentials: credentials, changes: make(chan struct{}, 1), registered: make(chan struct{}, 1)}, nil
 }
 
 // Certificate gives the certificate that etcd would be shown now; nil if there is

@@ -100,7 +100,7 @@ func TestDiagnose(t *testing.T) {
 		{"plain HTTP", strings.Replace(plain.URL, "http:", "https:", 1), trusted, "tls: first record does not look like a TLS handshake"},
 	} {
 		c, err := Connect([]string{test.url}, Credentials{
-			Roots:       test.roots,
+			Roots:       func() *x509.CertPool { return test.roots },
 			Certificate: func(context.Context) (*tls.Certificate, error) { return &tls.Certificate{}, nil },
 		})
 		if err != nil {
@@ -121,7 +121,7 @@ func TestDiagnose(t *testing.T) {
 
 // Whoever waits for another's change gives up with its request.
 func TestWaitingEndsWithTheRequest(t *testing.T) {
-	c, err := Connect([]string{"https://127.0.0.1:1"}, Credentials{})
+	c, err := Connect([]string{"https://127.0.0.1:1"}, Credentials{Roots: x509.NewCertPool})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestAnswers(t *testing.T) {
 	}
 	defer silent.Close()
 	c, err := Connect([]string{server.URL}, Credentials{
-		Roots:       trusted,
+		Roots:       func() *x509.CertPool { return trusted },
 		Certificate: func(context.Context) (*tls.Certificate, error) { return &tls.Certificate{}, nil },
 	})
 	if err != nil {

@@ -2,7 +2,10 @@ package peers
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // ledgerKey is where the ledger's head is kept: outside the signer's reach, so
@@ -30,6 +33,62 @@ func (c *Cluster) SaveLedgerHead(ctx context.Context, head []byte) error {
 	defer cancel()
 	if _, err := c.client.Put(bounded, ledgerKey, string(head)); err != nil {
 		return c.away(ctx, "saving the ledger's head", err)
+	}
+	return nil
+}
+
+// signingKey says which CA signs for the cluster, and which signer has it.
+const signingKey = "/signerd/ca"
+
+// Signing is who signs for the cluster.
+type Signing struct {
+	Fingerprint string `json:"fingerprint"` // of the CA: the lower-case hex SHA-256 of its DER
+	Epoch       uint64 `json:"epoch"`
+	Signer      string `json:"signer"`
+}
+
+// Signing gives who signs for the cluster; nil if nobody ever said so. The error wraps
+// ErrAway.
+func (c *Cluster) Signing(ctx context.Context) (*Signing, error) {
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	response, err := c.client.Get(bounded, signingKey)
+	if err != nil {
+		return nil, c.away(ctx, "reading who signs", err)
+	}
+	if len(response.Kvs) == 0 {
+		return nil, nil
+	}
+	var s Signing
+	if err := json.Unmarshal(response.Kvs[0].Value, &s); err != nil {
+		return nil, fmt.Errorf("etcd's key %s is not signerd's: %w", signingKey, err)
+	}
+	return &s, nil
+}
+
+// SetSigning puts next in the place of before, which Signing gave. The error wraps
+// ErrBusy if something else stands there by now, or ErrAway.
+func (c *Cluster) SetSigning(ctx context.Context, before *Signing, next Signing) error {
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	unchanged := clientv3.Compare(clientv3.CreateRevision(signingKey), "=", 0)
+	if before != nil {
+		value, err := json.Marshal(before)
+		if err != nil {
+			return err
+		}
+		unchanged = clientv3.Compare(clientv3.Value(signingKey), "=", string(value))
+	}
+	value, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	answer, err := c.client.Txn(bounded).If(unchanged).Then(clientv3.OpPut(signingKey, string(value))).Commit()
+	switch {
+	case err != nil:
+		return c.away(ctx, "writing who signs", err)
+	case !answer.Succeeded:
+		return fmt.Errorf("%w: who signs has changed just now; ask again", ErrBusy)
 	}
 	return nil
 }

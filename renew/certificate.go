@@ -64,9 +64,11 @@ func (s *syncer) renewAt(ctx context.Context, at config.SignerAt, keys []ssh.Sig
 		return explainDial(at.Address, err)
 	}
 	defer client.Close() //nolint:errcheck // the answers are here
-	now, skew, err := s.clock(ctx, client)
+	status, err := s.status(ctx, client)
+	var skew error
 	if err == nil {
-		err = s.renewFrom(ctx, client, now, skew != nil)
+		skew = s.skew(status.Time)
+		err = s.renewFrom(ctx, client, status, skew != nil)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", at.Address, err)
@@ -106,9 +108,10 @@ func explainDial(address string, err error) error {
 	return fmt.Errorf("%s: %w", address, err)
 }
 
-// renewFrom takes what one signer has. now is its time; skewed says that this
-// machine's is another.
-func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, now time.Time, skewed bool) error {
+// renewFrom takes what one signer has. skewed says that this machine's time is another
+// than the signer's, by which certificates are judged.
+func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status *wire.ClusterStatus, skewed bool) error {
+	now := status.Time
 	if urls, _, err := client.Run(ctx, wire.Command{Verb: wire.GetPeers}, nil); err == nil {
 		s.others = strings.Fields(string(urls)) // without etcd nobody knows them, and nothing needs them
 	}
@@ -122,6 +125,10 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, now ti
 	}
 	key, err := s.files.LoadKey()
 	if err != nil {
+		return err
+	}
+	crossed := crossed(status)
+	if err := member.WriteCrossed(crossed); err != nil {
 		return err
 	}
 	// The CAs come first, whatever becomes of the certificate: the others may show
@@ -142,8 +149,10 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, now ti
 		if skewed {
 			return nil
 		}
-		if err := s.mayChange(ctx, cas[0]); err != nil {
-			return fmt.Errorf("the certificate is to be renewed, since %s: %w", reason, err)
+		if !slices.Contains(crossed, signer.Fingerprint(cas[0])) {
+			if err := s.mayChange(ctx, cas[0]); err != nil {
+				return fmt.Errorf("the certificate is to be renewed, since %s: %w", reason, err)
+			}
 		}
 	}
 	chain, err := s.issue(ctx, client, cas, key, now)
@@ -197,25 +206,42 @@ func (s *syncer) mayChange(ctx context.Context, ca *x509.Certificate) error {
 	return nil
 }
 
-// clock gives the signer's time, by which certificates are judged, and whether
-// this machine's differs from it.
-func (s *syncer) clock(ctx context.Context, client *sshclient.Client) (now time.Time, skew, err error) {
+// status asks for the signer's status.
+func (s *syncer) status(ctx context.Context, client *sshclient.Client) (*wire.ClusterStatus, error) {
 	answer, _, err := client.Run(ctx, wire.Command{Verb: wire.GetStatus}, nil)
 	if err != nil {
-		return time.Time{}, nil, fmt.Errorf("asking for the status: %w", err)
+		return nil, fmt.Errorf("asking for the status: %w", err)
 	}
 	var status wire.ClusterStatus
 	if err := json.Unmarshal(answer, &status); err != nil {
-		return time.Time{}, nil, fmt.Errorf("what answers is no signer: %w", err)
+		return nil, fmt.Errorf("what answers is no signer: %w", err)
 	}
 	if status.Cluster != s.member.Cluster {
-		return time.Time{}, nil, fmt.Errorf("it signs for the cluster %s, and this is a member of %s: is its address right?", status.Cluster, s.member.Cluster)
+		return nil, fmt.Errorf("it signs for the cluster %s, and this is a member of %s: is its address right?", status.Cluster, s.member.Cluster)
 	}
-	if now := s.now(); now.Sub(status.Time).Abs() > maxSkew {
-		skew = fmt.Errorf("%w: this machine's says %s, and the signer's says %s: set the one that is wrong (timedatectl)",
-			ErrClock, now.UTC().Format(time.RFC3339), status.Time.UTC().Format(time.RFC3339))
+	return &status, nil
+}
+
+// skew says whether this machine's clock differs from the signer's.
+func (s *syncer) skew(signers time.Time) error {
+	now := s.now()
+	if now.Sub(signers).Abs() <= maxSkew {
+		return nil
 	}
-	return status.Time, skew, nil
+	return fmt.Errorf("%w: this machine's says %s, and the signer's says %s: set the one that is wrong (timedatectl)",
+		ErrClock, now.UTC().Format(time.RFC3339), signers.UTC().Format(time.RFC3339))
+}
+
+// crossed gives the fingerprints of the CAs whose certificates lead to the CA before
+// them too, so that nobody needs to trust them yet.
+func crossed(status *wire.ClusterStatus) []string {
+	var prints []string
+	for _, g := range status.Generations {
+		if g.Cross {
+			prints = append(prints, g.Fingerprint)
+		}
+	}
+	return prints
 }
 
 // acceptable checks a bundle before it takes the place of the one that is there.

@@ -122,6 +122,7 @@ func (s *syncer) restartEtcd(ctx context.Context) error {
 func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, error) {
 	var found []string
 	var problems []error
+	must := member.MustLoad(cas)
 	show, _ := s.files.Pair() // without one there is less to see
 	client, peer := member.Addresses(s.host())
 	for _, address := range []string{client, peer} {
@@ -130,7 +131,8 @@ func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, er
 			problems = append(problems, fmt.Errorf("looking at what etcd trusts: %w", err))
 			continue
 		}
-		extra, missing := served.Difference(cas)
+		extra, _ := served.Difference(cas)
+		_, missing := served.Difference(must)
 		if len(extra) > 0 {
 			found = append(found, fmt.Sprintf("%s still trusts %s", address, strings.Join(extra, ", ")))
 		}

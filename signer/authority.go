@@ -1,81 +1,66 @@
 package signer
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/signerd/signerd/internal/durable"
 )
 
-// The files of an authority's directory. Beside them each generation has its
-// certificate, <id>.crt, and its key, <id>.key.
-const (
-	stateFile  = "state.json"
-	activeKey  = "active.key" // a link to the active generation's key
-	activeCert = "active.crt"
-)
-
-// stateVersion is the version of state.json that this code writes and reads.
-const stateVersion = 1
-
-// state says which generations there are, in what role. It is written last, so
-// that what it does not name does not exist.
-type state struct {
-	Version     int               `json:"version"`
-	Generations []generationState `json:"generations"`
-}
-
-type generationState struct {
-	ID   string `json:"id"`
-	Role Role   `json:"role"`
-}
-
 // ErrNoAuthority says that there is no CA yet. None is ever made by itself.
 var ErrNoAuthority = errors.New("there is no CA: make one with signerd ca create, or bring one with signerd ca import")
 
-// Authority is the CA in all its generations, read from its directory.
+// Authority is the CA in all its generations, read from its directory. Its methods
+// may be called from any goroutine.
 type Authority struct {
-	dir         string
-	generations []*Generation
-	active      *Generation
+	dir    string
+	tenure Tenure
+
+	changing sync.Mutex   // held by a step of a rotation
+	mu       sync.RWMutex // guards set; held for reading until a certificate is recorded
+	set      set
 }
 
 // LoadAuthority reads the authority in dir. A generation needs its certificate
 // and its key, both whole and fitting each other, and a CA that signs at now;
 // the error says which file is not so. It changes nothing.
 func LoadAuthority(dir string, now time.Time) (*Authority, error) {
-	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	s, err := readState(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missingAuthority(dir)
 	} else if err != nil {
 		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
-	var s state
-	if err := decodeStrict(data, &s); err != nil || s.Version != stateVersion {
-		return nil, fmt.Errorf("reading the CA: %s is not a state file of version %d: restore it from a backup", filepath.Join(dir, stateFile), stateVersion)
+	set, err := loadSet(dir, s, now)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
-	a := &Authority{dir: dir}
+	return &Authority{dir: dir, tenure: s.Tenure, set: set}, nil
+}
+
+// loadSet reads the generations that a state names.
+func loadSet(dir string, s state, now time.Time) (set, error) {
+	var all set
 	for _, listed := range s.Generations {
 		g, err := loadGeneration(dir, listed, now)
 		if err != nil {
-			return nil, fmt.Errorf("reading the CA: generation %s: %w", listed.ID, err)
+			return nil, fmt.Errorf("generation %s: %w", listed.ID, err)
 		}
-		a.generations = append(a.generations, g)
-		if g.Role == Active {
-			a.active = g
-		}
+		all = append(all, g)
 	}
-	if err := checkSet(a.generations); err != nil {
-		return nil, fmt.Errorf("reading the CA: %s: %w", filepath.Join(dir, stateFile), err)
+	if err := all.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, stateFile), err)
 	}
-	return a, nil
+	return all, nil
 }
 
 // missingAuthority tells a directory without a CA from one whose state file is
@@ -94,7 +79,7 @@ func missingAuthority(dir string) error {
 // loadGeneration reads one generation. There are four cases: both files, which
 // must fit; either one alone; and none.
 func loadGeneration(dir string, listed generationState, now time.Time) (*Generation, error) {
-	certPath, keyPath := filepath.Join(dir, listed.ID+".crt"), filepath.Join(dir, listed.ID+".key")
+	certPath, keyPath, crossPath := certFile(dir, listed.ID), keyFile(dir, listed.ID), crossFile(dir, listed.ID)
 	certPEM, certErr := os.ReadFile(certPath)
 	keyPEM, keyErr := durable.ReadSecret(keyPath)
 	noCert, noKey := errors.Is(certErr, fs.ErrNotExist), errors.Is(keyErr, fs.ErrNotExist)
@@ -108,17 +93,31 @@ func loadGeneration(dir string, listed generationState, now time.Time) (*Generat
 	case certErr != nil || keyErr != nil:
 		return nil, errors.Join(certErr, keyErr)
 	}
-	g, err := newGeneration(certPEM, keyPEM, listed.Role, now)
+	g, err := newGeneration(certPEM, keyPEM, listed.Role)
+	if err == nil && g.Role == Active { // one that is on its way out may expire
+		err = checkLife(g.Certificate, now)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s and %s: %w", certPath, keyPath, err)
 	}
 	if g.ID != listed.ID {
 		return nil, fmt.Errorf("%s holds the CA with the id %s: it was exchanged; restore the right one", certPath, g.ID)
 	}
+	if !listed.Cross {
+		return g, nil
+	}
+	crossPEM, err := os.ReadFile(crossPath)
+	if err == nil {
+		g.Cross, err = parseCertificate(crossPEM)
+	}
+	if err != nil || !bytes.Equal(g.Cross.RawSubjectPublicKeyInfo, g.Certificate.RawSubjectPublicKeyInfo) {
+		return nil, fmt.Errorf("%s is not this CA's certificate by the one before it (%v): restore it from a backup", crossPath, err)
+	}
 	return g, nil
 }
 
-func newGeneration(certPEM, keyPEM []byte, role Role, now time.Time) (*Generation, error) {
+// newGeneration makes a generation of a CA's certificate and its key, PEM.
+func newGeneration(certPEM, keyPEM []byte, role Role) (*Generation, error) {
 	certificate, err := parseCertificate(certPEM)
 	if err != nil {
 		return nil, err
@@ -127,7 +126,12 @@ func newGeneration(certPEM, keyPEM []byte, role Role, now time.Time) (*Generatio
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCA(certificate, key, now); err != nil {
+	return generationOf(certificate, key, role)
+}
+
+// generationOf makes a generation of a CA's certificate and its key.
+func generationOf(certificate *x509.Certificate, key crypto.Signer, role Role) (*Generation, error) {
+	if err := checkCA(certificate, key); err != nil {
 		return nil, err
 	}
 	keyID, err := keyIDOf(certificate)
@@ -150,16 +154,43 @@ func keyIDOf(certificate *x509.Certificate) ([]byte, error) {
 	return key.ID(), nil
 }
 
+// current gives the set as it is; nobody changes it.
+func (a *Authority) current() set {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.set
+}
+
 // Generations gives all generations, the active one first.
 func (a *Authority) Generations() []*Generation {
-	ordered := []*Generation{a.active}
-	for _, g := range a.generations {
-		if g != a.active {
+	all := a.current()
+	ordered := []*Generation{all.active()}
+	for _, g := range all {
+		if g.Role != Active {
 			ordered = append(ordered, g)
 		}
 	}
 	return ordered
 }
+
+// Rotating gives the generation that a rotation replaces, and the one that is to
+// follow it; nil if no rotation goes on.
+func (a *Authority) Rotating() (old, next *Generation) {
+	all := a.current()
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	return all[0], all[1]
+}
+
+// Active gives the generation that signs.
+func (a *Authority) Active() *Generation { return a.current().active() }
+
+// Tenure gives which signer this is.
+func (a *Authority) Tenure() Tenure { return a.tenure }
+
+// Phase gives where a rotation stands.
+func (a *Authority) Phase() Phase { return a.current().phase() }
 
 // Bundle gives the certificates to trust, PEM: the active CA first, then the
 // passive one.
@@ -173,46 +204,12 @@ func (a *Authority) Bundle() []byte {
 	return bundle
 }
 
-// Link points active.key and active.crt to the active generation's files, for
-// people and backups that look there.
-func (a *Authority) Link() error {
-	for name, target := range map[string]string{activeKey: a.active.ID + ".key", activeCert: a.active.ID + ".crt"} {
-		path := filepath.Join(a.dir, name)
-		if now, err := os.Readlink(path); err == nil && now == target {
-			continue
-		}
-		if err := durable.Symlink(target, path); err != nil {
-			return fmt.Errorf("linking %s: %w", name, err)
-		}
+// Roots are the CAs by which the signer itself knows etcd: those of all
+// generations, since a member may show a certificate of any of them.
+func (a *Authority) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, g := range a.current() {
+		pool.AddCert(g.Certificate)
 	}
-	return nil
-}
-
-// writeAuthority makes dir, which must not hold anything yet, the home of one
-// generation.
-func writeAuthority(dir string, g *Generation) error {
-	keyPEM, err := encodePrivateKey(g.key)
-	if err != nil {
-		return err
-	}
-	stateJSON, err := json.MarshalIndent(state{stateVersion, []generationState{{g.ID, g.Role}}}, "", "  ")
-	if err != nil {
-		return err
-	}
-	err = durable.CreateDir(dir, func(staging string) error {
-		if err := durable.Create(filepath.Join(staging, g.ID+".key"), keyPEM, 0o600); err != nil {
-			return err
-		}
-		if err := durable.Create(filepath.Join(staging, g.ID+".crt"), EncodeCertificate(g.Certificate.Raw), 0o644); err != nil {
-			return err
-		}
-		if err := durable.Create(filepath.Join(staging, stateFile), append(stateJSON, '\n'), 0o600); err != nil {
-			return err
-		}
-		return (&Authority{dir: staging, active: g}).Link()
-	})
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is not empty: it may hold a CA that certificates in use depend on; move it away first: %w", dir, err)
-	}
-	return err
+	return pool
 }

@@ -33,7 +33,7 @@ func TestCreateNeverTouchesACA(t *testing.T) {
 		t.Errorf("a second CA: %v", err)
 	}
 	loaded := must(LoadAuthority(dir, noon))
-	if loaded.active.Fingerprint() != g.Fingerprint() {
+	if loaded.Active().Fingerprint() != g.Fingerprint() {
 		t.Error("the CA is another one")
 	}
 	if target, err := os.Readlink(filepath.Join(dir, "active.key")); err != nil || target != g.ID+".key" {
@@ -87,19 +87,19 @@ func TestLoadAuthority(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":2,"generations":[]}`), 0o600)
 		}, noon, "version 1"},
 		{"a state with unknown members", func(dir, id string) error {
-			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"x":1,"generations":[{"id":"`+id+`","role":"active"}]}`), 0o600)
+			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"x":1,"generations":[{"id":"`+id+`","role":"active"}]}`), 0o600)
 		}, noon, "state file"},
 		{"no generation", func(dir, _ string) error {
-			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"generations":[]}`), 0o600)
+			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"generations":[]}`), 0o600)
 		}, noon, "0 generations are active"},
 		{"none active", func(dir, id string) error {
-			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"generations":[{"id":"`+id+`","role":"passive"}]}`), 0o600)
+			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"generations":[{"id":"`+id+`","role":"passive"}]}`), 0o600)
 		}, noon, "0 generations are active"},
 		{"an unknown role", func(dir, id string) error {
-			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"generations":[{"id":"`+id+`","role":"king"}]}`), 0o600)
+			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"generations":[{"id":"`+id+`","role":"king"}]}`), 0o600)
 		}, noon, "unknown role"},
 		{"one generation twice", func(dir, id string) error {
-			return os.WriteFile(filepath.Join(dir, "state.json"), fmt.Appendf(nil, `{"version":1,"generations":[{"id":%q,"role":"active"},{"id":%q,"role":"passive"}]}`, id, id), 0o600)
+			return os.WriteFile(filepath.Join(dir, "state.json"), fmt.Appendf(nil, `{"version":1,"tenure":{"epoch":1,"signer":"a"},"generations":[{"id":%q,"role":"active"},{"id":%q,"role":"passive"}]}`, id, id), 0o600)
 		}, noon, "two generations are called"},
 		{"expired", func(string, string) error { return nil }, noon.AddDate(caLife, 0, 1), "the CA expired at"},
 		{"not yet valid", func(string, string) error { return nil }, noon.Add(-time.Hour), "check the clock"},
@@ -146,7 +146,7 @@ func TestLink(t *testing.T) {
 	if err := errors.Join(os.Remove(link), os.Symlink("elsewhere", link)); err != nil {
 		t.Fatal(err)
 	}
-	if err := must(LoadAuthority(dir, noon)).Link(); err != nil {
+	if _, err := must(LoadAuthority(dir, noon)).Recover(); err != nil {
 		t.Fatal(err)
 	}
 	if target, err := os.Readlink(link); err != nil || target != g.ID+".key" {

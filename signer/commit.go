@@ -98,7 +98,7 @@ func (l *Ledger) decide(p *pending, space error) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	if p.entry.Event != Issued || p.entry.Profile == self.name {
+	if p.entry.Event != Issued || internal(p.entry.Profile) {
 		return nil
 	}
 	if space != nil {

@@ -27,6 +27,15 @@ func CreateAuthority(dir, cluster, kind string, now time.Time) (*Generation, err
 	if !ok {
 		return nil, fmt.Errorf("a CA key is p256 or p384, not %q", kind)
 	}
+	g, err := newCA(cluster, curve, now)
+	if err != nil {
+		return nil, err
+	}
+	return g, writeAuthority(dir, g)
+}
+
+// newCA makes a CA with a new key.
+func newCA(cluster string, curve elliptic.Curve, now time.Time) (*Generation, error) {
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the CA's key: %w", err)
@@ -54,18 +63,21 @@ func CreateAuthority(dir, cluster, kind string, now time.Time) (*Generation, err
 	if err != nil {
 		return nil, fmt.Errorf("signing the CA's certificate: %w", err)
 	}
-	keyPEM, err := encodePrivateKey(key)
+	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("signing the CA's certificate: %w", err)
 	}
-	return ImportAuthority(dir, EncodeCertificate(der), keyPEM, now)
+	return generationOf(certificate, key, Active)
 }
 
 // ImportAuthority takes a CA that was made elsewhere into dir: its certificate
 // and its unencrypted key, PEM. It refuses what could not act as a CA, and like
 // CreateAuthority never touches a CA that is there.
 func ImportAuthority(dir string, certPEM, keyPEM []byte, now time.Time) (*Generation, error) {
-	g, err := newGeneration(certPEM, keyPEM, Active, now)
+	g, err := newGeneration(certPEM, keyPEM, Active)
+	if err == nil {
+		err = checkLife(g.Certificate, now)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -21,12 +21,12 @@ func TestLedgerPage(t *testing.T) {
 			t.Errorf("member %s has no row", name)
 		}
 	}
-	for _, event := range []Event{Issued, Voided, Released, committed} {
+	for _, event := range []Event{Issued, Voided, Released, Rotated, Fetched, committed} {
 		if !strings.Contains(page, "`"+string(event)+"`") {
 			t.Errorf("event %s is not there", event)
 		}
 	}
-	for _, p := range []*profile{client, member, self} {
+	for _, p := range []*profile{client, member, self, probe} {
 		if !strings.Contains(page, "`"+p.name+"`") {
 			t.Errorf("profile %s is not there", p.name)
 		}

@@ -19,6 +19,8 @@ const (
 	Issued    Event = "issue"   // a certificate is about to be signed
 	Voided    Event = "void"    // that certificate never left the signer
 	Released  Event = "release" // a name's hold ended
+	Rotated   Event = "rotate"  // a step of a rotation is about to be done
+	Fetched   Event = "fetch"   // the trust bundle of a rotation was handed out
 	committed Event = "commit"  // all lines before this one are on disk
 )
 
@@ -35,6 +37,7 @@ type Entry struct {
 	Addresses  []wire.Address `json:"addresses,omitempty"`
 	NotAfter   time.Time      `json:"not_after,omitzero"`
 	Generation string         `json:"generation,omitempty"`
+	Step       Step           `json:"step,omitempty"`
 	Key        string         `json:"key,omitempty"`
 	SSHKey     string         `json:"ssh_key,omitempty"`
 	Source     string         `json:"source,omitempty"`

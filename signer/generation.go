@@ -26,6 +26,7 @@ type Generation struct {
 	ID          string // the first 8 hex digits of the key identifier
 	Role        Role
 	Certificate *x509.Certificate
+	Cross       *x509.Certificate // for the same key by the generation before it; nil: none
 
 	key crypto.Signer
 }
@@ -40,33 +41,24 @@ func Fingerprint(c *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// checkSet holds a set of generations to the invariant of roles: exactly one
-// is active, at most one passive, and no two bear the same name, since TLS
-// announces trust by name (RFC 8446, 4.2.4).
-func checkSet(generations []*Generation) error {
-	count := map[Role]int{}
-	names := map[string]bool{}
-	for _, g := range generations {
-		switch g.Role {
-		case Active, Passive, Inactive:
-			count[g.Role]++
-		default:
-			return fmt.Errorf("generation %s has the unknown role %q", g.ID, g.Role)
-		}
-		subject := string(g.Certificate.RawSubject)
-		if names[subject] {
-			return fmt.Errorf("two generations are called %q", g.Certificate.Subject)
-		}
-		names[subject] = true
+// chain gives what goes with a certificate that the generation signed, PEM: with it
+// the certificate leads to the CA before this one too.
+func (g *Generation) chain() []byte {
+	if g.Cross == nil {
+		return nil
 	}
-	if count[Active] != 1 || count[Passive] > 1 {
-		return fmt.Errorf("%d generations are active and %d passive; one is active and at most one passive", count[Active], count[Passive])
-	}
-	return nil
+	return EncodeCertificate(g.Cross.Raw)
 }
 
-// checkCA refuses a certificate and key that cannot act as a CA at now.
-func checkCA(certificate *x509.Certificate, key crypto.Signer, now time.Time) error {
+// as gives the generation in another role.
+func (g *Generation) as(role Role) *Generation {
+	other := *g
+	other.Role = role
+	return &other
+}
+
+// checkCA refuses a certificate and key that cannot act as a CA.
+func checkCA(certificate *x509.Certificate, key crypto.Signer) error {
 	public, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	switch {
 	case !ok || !public.Equal(key.Public()):
@@ -77,13 +69,20 @@ func checkCA(certificate *x509.Certificate, key crypto.Signer, now time.Time) er
 		return errors.New("the certificate's key usage lacks keyCertSign")
 	case !selfSigned(certificate):
 		return errors.New("the certificate is not self-signed: clients of etcd need the root itself")
+	}
+	return checkPublicKey(certificate.PublicKey)
+}
+
+// checkLife refuses a CA that is not valid at now.
+func checkLife(certificate *x509.Certificate, now time.Time) error {
+	switch {
 	case now.After(certificate.NotAfter):
 		return fmt.Errorf("the CA expired at %s: no certificate it signs is accepted by anybody", certificate.NotAfter.Format(time.RFC3339))
 	case now.Before(certificate.NotBefore):
 		return fmt.Errorf("the CA is valid only from %s on, and here it is %s: check the clock",
 			certificate.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return checkPublicKey(certificate.PublicKey)
+	return nil
 }
 
 // selfSigned looks past a weak hash: nobody relies on a root's signature of

@@ -33,6 +33,7 @@ type Hold struct {
 	NotAfter  time.Time // the latest of the key's certificates for the name
 
 	issued   time.Time
+	asker    Asker     // who asked for it
 	previous *Hold     // before this one; kept while this one may still be void
 	depth    int       // how many are kept behind it
 	oldest   time.Time // when the last of those was issued, or this one
@@ -78,15 +79,24 @@ type holds struct {
 	perHour int // bounds the certificates for one name in an hour; 0: no bound
 	byName  map[string]*nameState
 	byKey   map[string][]string // key fingerprint to names held
+	byAsker map[Asker][]string  // who asked last to names held
 }
 
 type nameState struct {
-	hold   *Hold       // nil: released
-	recent []time.Time // the last issues, at most perHour of them
+	hold    *Hold       // nil: released
+	recent  []time.Time // the last issues, at most perHour of them
+	issuers []issuer    // that certificates live by, or lived; none: released
+	fetched string      // the newest generation in the last bundle that the holder fetched
+}
+
+// issuer is until when a name has certificates by a generation.
+type issuer struct {
+	generation string
+	until      time.Time
 }
 
 func newHolds(perHour int) *holds {
-	return &holds{perHour: perHour, byName: map[string]*nameState{}, byKey: map[string][]string{}}
+	return &holds{perHour: perHour, byName: map[string]*nameState{}, byKey: map[string][]string{}, byAsker: map[Asker][]string{}}
 }
 
 // perNameWindow is the time over which certificates for a name are counted.
@@ -133,7 +143,10 @@ func (h *holds) memberAt(e Entry) string {
 
 // apply adds one line. What it gives undoes it.
 func (h *holds) apply(e Entry) (undo func()) {
-	if e.Name == "" || e.Profile == self.name {
+	if e.Event == Fetched {
+		return h.fetch(e)
+	}
+	if e.Name == "" || internal(e.Profile) {
 		return func() {}
 	}
 	before, known := h.byName[e.Name]
@@ -150,7 +163,7 @@ func (h *holds) apply(e Entry) (undo func()) {
 	case Voided:
 		after.hold = after.hold.without(e.Serial)
 	case Released:
-		after.hold = nil
+		after.hold, after.issuers, after.fetched = nil, nil, ""
 	}
 	h.set(e.Name, after)
 	return func() {
@@ -162,13 +175,31 @@ func (h *holds) apply(e Entry) (undo func()) {
 }
 
 func (s *nameState) issue(e Entry) {
-	hold := &Hold{Name: e.Name, Profile: e.Profile, Addresses: e.Addresses, Key: e.Key, Serial: e.Serial, NotAfter: e.NotAfter, issued: e.Time}
+	hold := &Hold{Name: e.Name, Profile: e.Profile, Addresses: e.Addresses, Key: e.Key, Serial: e.Serial, NotAfter: e.NotAfter,
+		issued: e.Time, asker: Asker{e.SSHKey, e.Source}}
 	hold.follow(s.hold)
 	// A clock that went back must not shorten what is out already.
 	if s.hold != nil && s.hold.Key == e.Key && s.hold.NotAfter.After(e.NotAfter) {
 		hold.NotAfter = s.hold.NotAfter
 	}
 	s.hold = hold
+	s.issuers = withIssuer(s.issuers, e)
+}
+
+// withIssuer adds the issuer of a certificate. Those whose certificates have all
+// expired are left out.
+func withIssuer(issuers []issuer, e Entry) []issuer {
+	added := issuer{e.Generation, e.NotAfter}
+	var kept []issuer
+	for _, i := range issuers {
+		switch {
+		case i.generation == e.Generation:
+			added.until = latest(added.until, i.until)
+		case i.until.After(e.Time):
+			kept = append(kept, i)
+		}
+	}
+	return append(kept, added)
 }
 
 // without gives a hold as it is without one certificate, which was void.
@@ -238,27 +269,34 @@ func (h *holds) expected(now time.Time) []*Hold {
 	return h.list(func(hold *Hold) bool { return hold.live(now) || hold.Missed(now) })
 }
 
-// set replaces a name's state and keeps byKey with it.
+// set replaces a name's state and keeps the indexes with it.
 func (h *holds) set(name string, s *nameState) {
-	var before, after string // keys
+	var before, after Hold
 	if old := h.byName[name]; old != nil && old.hold != nil {
-		before = old.hold.Key
+		before = *old.hold
 	}
 	if s.hold != nil {
-		after = s.hold.Key
+		after = *s.hold
 	}
 	h.byName[name] = s
+	reindex(h.byKey, name, before.Key, after.Key)
+	reindex(h.byAsker, name, before.asker, after.asker)
+}
+
+// reindex moves a name in an index; the zero key is nobody's.
+func reindex[K comparable](index map[K][]string, name string, before, after K) {
+	var nobody K
 	if before == after {
 		return
 	}
-	if before != "" {
-		names := slices.DeleteFunc(slices.Clone(h.byKey[before]), func(n string) bool { return n == name })
-		if h.byKey[before] = names; len(names) == 0 {
-			delete(h.byKey, before)
+	if before != nobody {
+		names := slices.DeleteFunc(slices.Clone(index[before]), func(n string) bool { return n == name })
+		if index[before] = names; len(names) == 0 {
+			delete(index, before)
 		}
 	}
-	if after != "" {
-		h.byKey[after] = append(slices.Clone(h.byKey[after]), name)
+	if after != nobody {
+		index[after] = append(slices.Clone(index[after]), name)
 	}
 }
 

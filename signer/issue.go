@@ -2,11 +2,16 @@ package signer
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"math/big"
+	"sync/atomic"
 	"time"
+
+	"github.com/signerd/signerd/internal/wire"
 )
 
 // Signer issues the certificates of one cluster.
@@ -15,11 +20,12 @@ type Signer struct {
 	identity  Identity
 	authority *Authority
 	ledger    *Ledger
+	stopped   atomic.Pointer[error]
 }
 
 // New makes a Signer from its parts.
 func New(cluster string, identity Identity, authority *Authority, ledger *Ledger) *Signer {
-	return &Signer{cluster, identity, authority, ledger}
+	return &Signer{cluster: cluster, identity: identity, authority: authority, ledger: ledger}
 }
 
 // Cluster gives the cluster's id.
@@ -30,6 +36,18 @@ func (s *Signer) Authority() *Authority { return s.authority }
 
 // Ledger gives the record of what was issued.
 func (s *Signer) Ledger() *Ledger { return s.ledger }
+
+// Stop lets nothing be signed any more that leaves the signer, for a reason that
+// clients may learn; with none it goes on.
+func (s *Signer) Stop(reason error) { s.stopped.Store(&reason) }
+
+// mayIssue says why nothing is signed.
+func (s *Signer) mayIssue() error {
+	if reason := s.stopped.Load(); reason != nil && *reason != nil {
+		return fmt.Errorf("%w: this signer signs no more: %w", ErrRetry, *reason)
+	}
+	return nil
+}
 
 // Asker is who asked for a certificate, for the ledger.
 type Asker struct {
@@ -51,12 +69,34 @@ type Certificate struct {
 	Serial string // as the ledger has it
 }
 
+// Pair joins the certificate and its key to something to show.
+func (c *Certificate) Pair(key crypto.Signer) (*tls.Certificate, error) {
+	chain, err := ParseCertificates(c.PEM)
+	if err != nil {
+		return nil, err
+	}
+	pair := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
+	for _, certificate := range chain {
+		pair.Certificate = append(pair.Certificate, certificate.Raw)
+	}
+	return pair, nil
+}
+
 // Issue records, signs and lints one certificate. The name is taken in the same
 // step that records it. ErrHeld, ErrRetry and ErrUnrecorded say that nothing was
 // signed; any other error is a fault of ours, or that the client went away, and
 // the ledger then says that the certificate is void.
 func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certificate, error) {
-	ca := s.authority.active
+	if err := s.mayIssue(); err != nil && !order.Subject.profile.internal {
+		return nil, err
+	}
+	// No step of a rotation counts until the certificate is recorded.
+	s.authority.mu.RLock()
+	defer s.authority.mu.RUnlock()
+	return s.issue(ctx, now, order, s.authority.set.active())
+}
+
+func (s *Signer) issue(ctx context.Context, now time.Time, order Order, ca *Generation) (*Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -66,7 +106,7 @@ func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certif
 		return nil, err
 	}
 	entry := order.entry(now, template, ca)
-	if order.Subject.profile == self {
+	if order.Subject.profile.internal {
 		// It never leaves this process, which needs it when the disk is full too.
 		s.ledger.Note(entry)
 	} else if err := s.ledger.Take(ctx, entry, order.Claim); err != nil {
@@ -84,10 +124,20 @@ func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certif
 	return &Certificate{PEM: text, Serial: entry.Serial}, nil
 }
 
+// Probe makes a certificate by a generation, active or not, that tells by which port
+// of a member its CA is accepted. source is this machine's address on the way there.
+// It never leaves the signer, and nobody waits for the ledger.
+func (s *Signer) Probe(ctx context.Context, now time.Time, g *Generation, key PublicKey, source wire.Address) (*Certificate, error) {
+	return s.issue(ctx, now, Order{Subject: Subject{profile: probe, name: SelfName, addresses: []wire.Address{source}}, Key: key}, g)
+}
+
 // Check says whether Issue would refuse an order now, without doing anything.
 func (s *Signer) Check(now time.Time, order Order) error {
+	if err := s.mayIssue(); err != nil {
+		return err
+	}
 	template := s.template(now, order.Subject, order.Key, nil)
-	if err := fitLife(template, s.authority.active.Certificate); err != nil {
+	if err := fitLife(template, s.authority.Active().Certificate); err != nil {
 		return err
 	}
 	return s.ledger.check(now, order)
@@ -120,7 +170,7 @@ func sign(template *x509.Certificate, ca *Generation, key PublicKey) ([]byte, er
 	if err := checkSigned(der, ca.Certificate, template, key); err != nil {
 		return nil, fmt.Errorf("linting serial %s: %w", formatSerial(template.SerialNumber), err)
 	}
-	return EncodeCertificate(der), nil
+	return append(EncodeCertificate(der), ca.chain()...), nil
 }
 
 func (o Order) entry(now time.Time, template *x509.Certificate, ca *Generation) Entry {

@@ -113,6 +113,14 @@ func (l *Ledger) Release(ctx context.Context, now time.Time, name string, by Ask
 	}})
 }
 
+// rotate records that a step of a rotation is about to be done, after which active
+// signs.
+func (l *Ledger) rotate(ctx context.Context, now time.Time, c Change, active *Generation) error {
+	return l.append(&pending{ctx: ctx, entry: Entry{
+		Event: Rotated, Time: now.UTC().Round(0), Generation: active.ID, Step: c.Step, SSHKey: c.By.SSHKey, Source: c.By.Source,
+	}})
+}
+
 // Note records a line that nobody waits for. It is lost if the ledger cannot
 // be written.
 func (l *Ledger) Note(e Entry) {

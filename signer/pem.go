@@ -118,6 +118,24 @@ func encodePrivateKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
+// splitPEM parts the certificates of a PEM file from the private key.
+func splitPEM(data []byte) (certificates, key []byte, err error) {
+	for {
+		block, rest := pem.Decode(data)
+		switch {
+		case block == nil && len(bytes.TrimSpace(data)) > 0:
+			return nil, nil, errors.New("something in it is no PEM: send the CA's certificate and its key, cat ca.crt ca.key")
+		case block == nil:
+			return certificates, key, nil
+		case block.Type == "CERTIFICATE":
+			certificates = append(certificates, pem.EncodeToMemory(block)...)
+		default:
+			key = append(key, pem.EncodeToMemory(block)...)
+		}
+		data = rest
+	}
+}
+
 // decodeStrict reads one JSON value that has no unknown members and nothing
 // after it.
 func decodeStrict(data []byte, into any) error {

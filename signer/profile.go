@@ -22,6 +22,7 @@ type profile struct {
 	extended  []x509.ExtKeyUsage
 	encipher  bool // keyEncipherment too, for RSA keys (RFC 8813 forbids it for others)
 	addresses bool // names and addresses that a server answers to
+	internal  bool // it never leaves the signer's memory
 }
 
 var (
@@ -45,8 +46,24 @@ var (
 		role:     client.role,
 		life:     client.life,
 		extended: client.extended,
+		internal: true,
+	}
+	// probe is shown to both ports of a member, to see whether they accept its CA.
+	probe = &profile{
+		name:      "probe",
+		role:      member.role,
+		life:      probeLife,
+		extended:  member.extended,
+		addresses: true,
+		internal:  true,
 	}
 )
+
+// internal says whether a profile's certificates never leave the signer.
+func internal(name string) bool { return name == self.name || name == probe.name }
+
+// probeLife is how long a probe is valid.
+const probeLife = time.Hour
 
 // internalSuffix ends the names that signerd itself puts into certificates.
 const internalSuffix = ".etcd.internal"

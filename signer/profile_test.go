@@ -122,7 +122,7 @@ func TestGoldenCertificates(t *testing.T) {
 		if len(certificates) != 1 {
 			t.Errorf("%s: %d certificates", test.name, len(certificates))
 		}
-		golden(t, test.name, describe(certificates[0], s.authority.active.Certificate))
+		golden(t, test.name, describe(certificates[0], s.authority.Active().Certificate))
 	}
 	for kind := range CAKeys {
 		g, err := CreateAuthority(filepath.Join(t.TempDir(), "authority"), "prod-a", kind, noon)
@@ -151,7 +151,7 @@ func golden(t *testing.T, name, got string) {
 // A certificate never outlives its issuer, and a CA about to expire says so.
 func TestNeverPastTheIssuer(t *testing.T) {
 	s := newTestSigner(t, "")
-	ends := s.authority.active.Certificate.NotAfter
+	ends := s.authority.Active().Certificate.NotAfter
 	order := Order{Subject: must(everyClient.Subject("kubemaster-01")), Key: must(PublicKeyOf(p256Key.Public()))}
 	if _, err := s.Issue(t.Context(), ends.Add(-client.life), order); err != nil {
 		t.Errorf("a certificate that ends with its issuer: %v", err)
@@ -167,7 +167,7 @@ func TestNeverPastTheIssuer(t *testing.T) {
 // Every lint can fail, for its own reason.
 func TestLints(t *testing.T) {
 	s := newTestSigner(t, "")
-	ca := s.authority.active
+	ca := s.authority.Active()
 	key := must(PublicKeyOf(p256Key.Public()))
 	subject := must(MemberSubject("etcd-1", addresses("10.0.0.11")))
 	template := func() *x509.Certificate {

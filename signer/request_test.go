@@ -110,7 +110,7 @@ func TestRequestExtensionsAreIgnored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		described = append(described, describe(must(ParseCertificates(issued.PEM))[0], s.authority.active.Certificate))
+		described = append(described, describe(must(ParseCertificates(issued.PEM))[0], s.authority.Active().Certificate))
 	}
 	if described[0] != described[1] {
 		t.Errorf("a request's own wishes changed its certificate:\n%s", described[1])

@@ -41,7 +41,7 @@ func newCheck() *cobra.Command {
 			return exit(exitConfig, err)
 		}
 		if signs != nil {
-			active := signs.authority.Generations()[0]
+			active := signs.authority.Active()
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: cluster %s, CA %s until %s, %d authorized keys\n",
 				signs.config.Cluster, active.Fingerprint(), active.Certificate.NotAfter.Format(time.RFC3339), signs.keys.Len())
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
@@ -24,6 +25,7 @@ const (
 type keeper struct {
 	log     zerolog.Logger
 	cluster *peers.Cluster
+	signer  *signer.Signer
 	ledger  *signer.Ledger
 	watch   *watch
 
@@ -34,8 +36,8 @@ type keeper struct {
 	saved    signer.Head
 }
 
-func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledger *signer.Ledger, w *watch) {
-	k := keeper{log: log, cluster: cluster, ledger: ledger, watch: w}
+func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, s *signer.Signer, w *watch) {
+	k := keeper{log: log, cluster: cluster, signer: s, ledger: s.Ledger(), watch: w}
 	for {
 		pause := keepEvery
 		if joining := k.look(ctx); joining {
@@ -52,6 +54,11 @@ func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, ledge
 
 // look does one round and says whether a member is joining.
 func (k *keeper) look(ctx context.Context) (joining bool) {
+	if err := k.claim(ctx); err != nil {
+		k.watch.usable(false)
+		k.note(err)
+		return false
+	}
 	promoted, learners, err := k.cluster.Promote(ctx)
 	for _, name := range promoted {
 		k.log.Info().Str("member", name).Msg("the member votes")
@@ -66,6 +73,16 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	k.watch.usable(err == nil)
 	k.note(err)
 	return len(learners) > 0
+}
+
+// claim makes sure that this signer is the one that signs. Where another one does, or
+// with another CA, it signs no more until a person has decided.
+func (k *keeper) claim(ctx context.Context) error {
+	err := rotation.Claim(ctx, k.signer.Authority(), k.cluster)
+	if err == nil || errors.Is(err, rotation.ErrSuperseded) || errors.Is(err, rotation.ErrForeign) {
+		k.signer.Stop(err)
+	}
+	return err
 }
 
 // giveUp takes members out whose join died, so that others can join and the
@@ -97,6 +114,10 @@ func (k *keeper) note(err error) {
 	}
 	k.trouble = trouble
 	if err != nil {
+		if errors.Is(err, rotation.ErrSuperseded) || errors.Is(err, rotation.ErrForeign) {
+			k.log.Error().Err(err).Msg("nothing is signed any more")
+			return
+		}
 		k.log.Warn().Err(err).Msg("etcd cannot be used; clients and renewals are served")
 	} else {
 		k.log.Info().Msg("etcd can be used again")

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/table"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -84,14 +85,20 @@ func printJSON(cmd *cobra.Command, entries []signer.Entry) error {
 }
 
 func printTable(cmd *cobra.Command, entries []signer.Entry) error {
-	table := newTable(cmd.OutOrStdout())
-	table.row("TIME", "EVENT", "NAME", "VALID UNTIL", "SERIAL", "ASKED BY", "FROM")
+	rows := table.New(cmd.OutOrStdout(), "TIME", "EVENT", "NAME", "VALID UNTIL", "SERIAL", "ASKED BY", "FROM")
 	for _, e := range entries {
 		until := "-"
 		if !e.NotAfter.IsZero() {
 			until = e.NotAfter.Format(time.RFC3339)
 		}
-		table.row(e.Time.Format(time.RFC3339), string(e.Event), e.Name, until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
+		rows.Row(e.Time.Format(time.RFC3339), string(e.Event), e.Name, until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
 	}
-	return table.Flush()
+	return rows.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

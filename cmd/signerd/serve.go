@@ -67,8 +67,12 @@ func gcPercent() int {
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
-	if err := s.authority.Link(); err != nil {
+	undone, err := s.authority.Recover()
+	if err != nil {
 		return exit(exitConfig, err)
+	}
+	if undone != "" {
+		log.Warn().Str("step", string(undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
 	}
 	options := signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
 	var watch *watch // nil: nobody reads metrics, and nobody pays for them
@@ -89,7 +93,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}
 	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
 	cluster, err := peers.Connect(s.config.Etcd, peers.Credentials{
-		Roots:       s.roots(),
+		Roots:       s.roots,
 		Certificate: commands.NewSelf(authority).Certificate,
 	})
 	if err != nil {
@@ -119,7 +123,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if err != nil {
 		return exitForListen(err)
 	}
-	active := s.authority.Generations()[0]
+	active := s.authority.Active()
 	log.Info().Str("version", version.String()).Str("cluster", s.config.Cluster).
 		Stringer("address", listener.Addr()).Str("ca", active.Fingerprint()).Time("ca_not_after", active.Certificate.NotAfter).
 		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", ledger.Head().Seq).
@@ -129,7 +133,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		keep(background, log, cluster, ledger, watch)
+		keep(background, log, cluster, authority, watch)
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)

@@ -81,8 +81,7 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 
 // roots gives the CAs by which signerd knows etcd.
 func (s *setup) roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(s.authority.Bundle())
+	pool := s.authority.Roots()
 	pool.AppendCertsFromPEM(s.trust)
 	return pool
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/report"
+	"github.com/signerd/signerd/internal/table"
 )
 
 func newStatus() *cobra.Command {
@@ -123,8 +124,7 @@ var colours = [...]string{report.OK: "32", report.Warning: "33", report.Critical
 
 // printStatus writes a table, the worst first, and below it what to do.
 func printStatus(out io.Writer, r report.Report, coloured bool) error {
-	table := newTable(out)
-	table.row("STATE", "WHAT", "WHICH", "EXPIRES", "LEFT", "")
+	rows := table.New(out, "STATE", "WHAT", "WHICH", "EXPIRES", "LEFT", "")
 	for state := report.Critical; state >= report.OK; state-- {
 		for _, f := range r.Findings {
 			if f.State != state {
@@ -134,10 +134,10 @@ func printStatus(out io.Writer, r report.Report, coloured bool) error {
 			if f.NotAfter != nil {
 				until, left = f.NotAfter.UTC().Format("2006-01-02 15:04")+"Z", remaining(f.NotAfter.Sub(r.Time))
 			}
-			table.row(paint(f.State, coloured), f.What, f.Which, until, left, f.Says)
+			rows.Row(paint(f.State, coloured), f.What, f.Which, until, left, f.Says)
 		}
 	}
-	return table.Flush()
+	return rows.Flush()
 }
 
 // paint gives a state as wide as every other one.

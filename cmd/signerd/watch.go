@@ -84,7 +84,7 @@ func firstServed(ctx context.Context, cluster *peers.Cluster) (first time.Time) 
 // expiries gives the nearest expiry of each kind.
 func (w *watch) expiries(now time.Time) metrics.Expiries {
 	w.mu.Lock()
-	e := metrics.Expiries{CA: w.authority.Generations()[0].Certificate.NotAfter, Served: w.served, Etcd: w.etcd}
+	e := metrics.Expiries{CA: w.authority.Active().Certificate.NotAfter, Served: w.served, Etcd: w.etcd}
 	w.mu.Unlock()
 	for _, h := range w.ledger.Expected(now) {
 		if h.Missed(now) {

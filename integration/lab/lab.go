@@ -56,7 +56,7 @@ func New(dir, network string, etcd Etcd, binary, extra string) (*Lab, error) {
 			return nil, err
 		}
 	}
-	if err := l.Authorize(`permit="get-*,kubemaster-*,etcd-*,release *,remove *"`, "operator"); err != nil {
+	if err := l.Authorize(`permit="get-*,kubemaster-*,etcd-*,release *,remove *,rotate *,rotate prepare --from"`, "operator"); err != nil {
 		return nil, err
 	}
 	config := fmt.Sprintf("cluster: %s\nlisten: %s:2222\nhost_key: host_key\nauthorized_keys: authorized_keys\n"+

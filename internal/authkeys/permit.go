@@ -15,7 +15,11 @@ type pattern struct {
 	verb    wire.Verb    // Release, Remove, Rotate; Member; empty: a command of one word
 	glob    wire.Glob    // over the name, the step or the word
 	address wire.Address // Member: the address asked for; zero: the source's own
+	from    bool         // Rotate: the step takes a CA from stdin, which * does not cross to
 }
+
+// fromSuffix ends the step of a rotation that takes a CA from stdin.
+const fromSuffix = " --from"
 
 func parsePermit(value string) (permit, error) {
 	var p permit
@@ -55,6 +59,9 @@ func parsePattern(text string) (p pattern, err error) {
 		if p.verb != wire.Release && p.verb != wire.Remove && p.verb != wire.Rotate {
 			return p, fmt.Errorf("pattern %q: only release, remove and rotate have a word after them", text)
 		}
+		if p.verb == wire.Rotate {
+			word, p.from = strings.CutSuffix(argument, fromSuffix)
+		}
 	} else if strings.HasPrefix(text, wire.MemberPrefix) {
 		p.verb = wire.Member
 		name, address, bound := strings.Cut(text, "=")
@@ -79,7 +86,7 @@ func (p pattern) canMatch() bool {
 	matches := func(word wire.Verb) bool { return p.glob.Match(string(word)) }
 	switch {
 	case p.verb == wire.Rotate:
-		return slices.ContainsFunc(wire.Steps, p.glob.Match)
+		return slices.ContainsFunc(wire.Steps, p.matchesStep)
 	case p.verb == wire.Remove || p.verb == wire.Member:
 		if !p.glob.Literal() {
 			return true
@@ -113,7 +120,7 @@ func (p permit) allows(command wire.Command, source wire.Address) bool {
 	case wire.Release, wire.Remove:
 		return p.match(command.Verb, command.Name)
 	case wire.Rotate:
-		return p.match(command.Verb, command.Step)
+		return slices.ContainsFunc(p, func(q pattern) bool { return q.verb == wire.Rotate && q.matchesStep(command.Step) })
 	}
 	// A member's name without addresses is a client name by its form: let it
 	// pass here, so that the answer says what is missing.
@@ -130,6 +137,12 @@ func (p permit) covers(command string) bool {
 		return p.match(wire.Member, parsed.Name)
 	}
 	return p.allows(parsed, wire.Address{})
+}
+
+// matchesStep says whether a pattern for steps matches one.
+func (p pattern) matchesStep(step string) bool {
+	word, from := strings.CutSuffix(step, fromSuffix)
+	return p.from == from && p.glob.Match(word)
 }
 
 func (p permit) match(verb wire.Verb, word string) bool {

@@ -88,6 +88,7 @@ var handlers = map[wire.Verb]handler{
 	wire.Member:         signMember,
 	wire.Release:        release,
 	wire.Remove:         remove,
+	wire.Rotate:         rotate,
 }
 
 var (
@@ -136,11 +137,7 @@ func parse(line string) (wire.Command, error) {
 }
 
 func (c *caller) call(ctx context.Context, command wire.Command, stdin sshfront.Stdin) (wire.Answer, error) {
-	handle, ok := handlers[command.Verb]
-	if !ok {
-		return wire.Answer{}, fmt.Errorf("%w: %s is not served here; ask for help", wire.ErrCommand, command.Verb)
-	}
-	if command.Verb == wire.Client || command.Verb == wire.Member {
+	if command.Verb == wire.Client || command.Verb == wire.Member || command.Step == wire.StepPrepareFrom {
 		// What a client pipes in is taken before anything is decided, so that
 		// its pipe does not break; what is wrong with it counts only later.
 		_, _ = stdin(ctx)
@@ -148,7 +145,7 @@ func (c *caller) call(ctx context.Context, command wire.Command, stdin sshfront.
 	if err := c.may(command); err != nil {
 		return wire.Answer{}, err
 	}
-	return handle(ctx, c, command, stdin)
+	return handlers[command.Verb](ctx, c, command, stdin)
 }
 
 // may says why the caller may not send a command.

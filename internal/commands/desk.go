@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -16,13 +17,14 @@ import (
 
 // Desk serves every command. It is an sshfront.Gate.
 type Desk struct {
-	signer  *signer.Signer
-	clients signer.Clients
-	cluster *peers.Cluster
-	trust   []byte // PEM, further CAs to hand out
-	keys    atomic.Pointer[authkeys.Keys]
-	meter   Meter
-	now     func() time.Time
+	signer   *signer.Signer
+	clients  signer.Clients
+	cluster  *peers.Cluster
+	rotation *rotation.Driver
+	trust    []byte // PEM, further CAs to hand out
+	keys     atomic.Pointer[authkeys.Keys]
+	meter    Meter
+	now      func() time.Time
 }
 
 // Meter counts commands by what they ask for and their status; reason is in a word
@@ -36,7 +38,7 @@ func (d *Desk) SetMeter(m Meter) { d.meter = m }
 
 // New makes a Desk that nobody may log in to yet; SetKeys says who may.
 func New(s *signer.Signer, clients signer.Clients, cluster *peers.Cluster, trust []byte) *Desk {
-	d := &Desk{signer: s, clients: clients, cluster: cluster, trust: trust, now: time.Now}
+	d := &Desk{signer: s, clients: clients, cluster: cluster, rotation: rotation.New(s, cluster), trust: trust, now: time.Now}
 	d.keys.Store(&authkeys.Keys{})
 	return d
 }

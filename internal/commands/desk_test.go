@@ -57,7 +57,7 @@ func newBench(t testing.TB, lines ...string) *bench {
 	s := signer.New("prod-a", signer.DefaultIdentity("prod-a"), must(signer.LoadAuthority(filepath.Join(dir, "authority"), time.Now())), ledger)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.Authority().Bundle())
-	cluster := must(peers.Connect([]string{"https://127.0.0.1:1"}, peers.Credentials{Roots: roots, Certificate: NewSelf(s).Certificate}))
+	cluster := must(peers.Connect([]string{"https://127.0.0.1:1"}, peers.Credentials{Roots: func() *x509.CertPool { return roots }, Certificate: NewSelf(s).Certificate}))
 	b := &bench{t: t, log: &bytes.Buffer{}, limits: sshfront.Limits(config.DefaultLimits().Front)}
 	b.limits.PerSourcePerSecond = 10000
 	b.desk = New(s, signer.Clients{must(wire.ParseGlob("kubemaster-*"))}, cluster, nil)

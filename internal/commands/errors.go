@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
@@ -32,6 +33,9 @@ var statuses = []said{
 	{signer.ErrHeld, wire.Denied, "name_held", ""},
 	{peers.ErrTaken, wire.Denied, "member_taken", ""},
 	{signer.ErrRetry, wire.Retry, "limit", ""},
+	{rotation.ErrBlocked, wire.Retry, "rotation_blocked", ""},
+	{rotation.ErrSuperseded, wire.Retry, "superseded", ""},
+	{rotation.ErrForeign, wire.Retry, "foreign_ca", ""},
 	{peers.ErrBusy, wire.Retry, "etcd_busy", ""},
 	{sshfront.ErrInputOpen, wire.BadRequest, "input_open", "bad request: the request on stdin did not end in time: send it as in base64 < client.csr | ssh signer@HOST NAME"},
 	{errHalfRemoved, wire.Retry, "ledger", "not now: the member is removed from etcd, but its name is still held, since the signer cannot write its ledger; ask again"},

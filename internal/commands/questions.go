@@ -7,6 +7,7 @@ import (
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
 )
 
 func help(context.Context, *caller, wire.Command, sshfront.Stdin) (wire.Answer, error) {
@@ -14,7 +15,16 @@ func help(context.Context, *caller, wire.Command, sshfront.Stdin) (wire.Answer, 
 }
 
 func getCertificate(_ context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
-	return wire.Answer{Output: c.desk.bundle()}, nil
+	_, next := c.desk.signer.Authority().Rotating()
+	bundle := c.desk.bundle()
+	if next != nil {
+		fetch := signer.Fetch{By: c.asker()}
+		if c.grant == nil { // the way in was the key of a certificate
+			fetch.Key = c.held[0].Key
+		}
+		c.desk.signer.Ledger().NoteFetch(c.desk.now(), fetch, next)
+	}
+	return wire.Answer{Output: bundle}, nil
 }
 
 func getPeers(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -34,7 +33,9 @@ func (s *Self) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	if c := s.current; c != nil {
 		life := c.Leaf.NotAfter.Sub(c.Leaf.NotBefore)
 		// A clock that was ahead when it was made leaves one for the future.
-		if now := s.now(); c.Leaf.NotAfter.Sub(now) > life/3 && !now.Before(c.Leaf.NotBefore) {
+		// And a step of a rotation one by a CA that signs no more.
+		now, issuer := s.now(), s.signer.Authority().Active().Certificate
+		if c.Leaf.NotAfter.Sub(now) > life/3 && !now.Before(c.Leaf.NotBefore) && c.Leaf.CheckSignatureFrom(issuer) == nil {
 			return c, nil
 		}
 	}
@@ -59,18 +60,5 @@ func (s *Self) make(ctx context.Context) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pair(issued.PEM, key)
-}
-
-// pair joins a PEM chain and its key.
-func pair(chain []byte, key crypto.Signer) (*tls.Certificate, error) {
-	certificates, err := signer.ParseCertificates(chain)
-	if err != nil {
-		return nil, err
-	}
-	c := &tls.Certificate{PrivateKey: key, Leaf: certificates[0]}
-	for _, certificate := range certificates {
-		c.Certificate = append(c.Certificate, certificate.Raw)
-	}
-	return c, nil
+	return issued.Pair(key)
 }

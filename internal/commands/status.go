@@ -17,7 +17,7 @@ func getStatus(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin)
 		Members: []wire.MemberStatus{}, Names: c.releasable(),
 	}
 	for _, g := range c.desk.signer.Authority().Generations() {
-		s.Generations = append(s.Generations, wire.GenerationStatus{Role: string(g.Role), Fingerprint: g.Fingerprint(), NotAfter: g.Certificate.NotAfter})
+		s.Generations = append(s.Generations, wire.GenerationStatus{Role: string(g.Role), Fingerprint: g.Fingerprint(), NotAfter: g.Certificate.NotAfter, Cross: g.Cross != nil})
 	}
 	members, note, err := c.desk.cluster.Known(ctx)
 	if err != nil {

@@ -122,7 +122,7 @@ func (f Files) Credentials() (peers.Credentials, error) {
 		return peers.Credentials{}, err
 	}
 	return peers.Credentials{
-		Roots:       Pool(cas),
+		Roots:       func() *x509.CertPool { return Pool(cas) },
 		Certificate: func(context.Context) (*tls.Certificate, error) { return pair, nil },
 	}, nil
 }

@@ -16,6 +16,7 @@ type GenerationStatus struct {
 	Role        string    `json:"role"` // active, passive or inactive
 	Fingerprint string    `json:"fingerprint"`
 	NotAfter    time.Time `json:"not_after"`
+	Cross       bool      `json:"cross,omitempty"` // what it signs leads to the CA before it too
 }
 
 // MemberStatus is one member of etcd.

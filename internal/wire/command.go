@@ -29,8 +29,14 @@ const (
 	Rotate         Verb = "rotate"
 )
 
-// Steps are the words that may follow "rotate".
-var Steps = []string{"prepare", "activate", "retire", "finish", "rollback", "abort", "status"}
+// Steps of a rotation that are none of the CA's own.
+const (
+	StepPrepareFrom = "prepare --from" // takes a CA that was made elsewhere from stdin
+	StepStatus      = "status"
+)
+
+// Steps are what may follow "rotate".
+var Steps = []string{"prepare", StepPrepareFrom, "activate", "retire", "finish", "rollback", "abort", StepStatus}
 
 // Questions are the commands of one fixed word, which change nothing.
 var Questions = []Verb{Help, GetCertificate, GetPeers, GetTopology, GetStatus}
@@ -53,11 +59,12 @@ func Parse(line string) (Command, error) {
 	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return Command{}, fmt.Errorf("%w: the command %.80q has a control character", ErrCommand, line)
 	}
-	switch words := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' }); len(words) {
-	case 1:
+	words := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' })
+	switch {
+	case len(words) == 1:
 		return parseWord(words[0])
-	case 2:
-		return parsePair(Verb(words[0]), words[1])
+	case len(words) == 2, len(words) == 3 && words[0] == string(Rotate):
+		return parsePair(Verb(words[0]), strings.Join(words[1:], " "))
 	}
 	return Command{}, fmt.Errorf("%w: %.80q; ask for help", ErrCommand, line)
 }

@@ -96,6 +96,10 @@ func TestParse(t *testing.T) {
 		{"remove kubemaster-01", "", ErrCommand},
 		{"remove etcd-2=10.0.0.12", "", ErrCommand},
 		{"rotate prepare", "rotate prepare", nil},
+		{"rotate  prepare --from", "rotate prepare --from", nil},
+		{"rotate finish --from", "", ErrCommand},
+		{"rotate prepare --from x", "", ErrCommand},
+		{"release a b", "", ErrCommand},
 		{"rotate now", "", ErrCommand},
 		{"sign kubemaster-01", "", ErrCommand},
 		{`"kubemaster-01"`, "", ErrName},
@@ -110,7 +114,7 @@ func TestParse(t *testing.T) {
 // A command has one spelling, whatever it was parsed from.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		"help", "get-peers", "kubemaster-01", "etcd-2=10.0.0.12,fd00::1,db2.example.com", "release a", "remove etcd-2", "rotate status",
+		"help", "get-peers", "kubemaster-01", "etcd-2=10.0.0.12,fd00::1,db2.example.com", "release a", "remove etcd-2", "rotate status", "rotate prepare --from",
 	} {
 		f.Add(seed)
 	}

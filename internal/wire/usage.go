@@ -16,6 +16,8 @@ const UsageText = `signerd: a certificate authority for one etcd cluster
 
   ssh signer@HOST release NAME                 let another key have the name
   ssh signer@HOST remove etcd-ID               remove a member
+  ssh signer@HOST rotate status                where a rotation of the CA stands,
+                                               and what to type next
 
 Exit status: 0 done; 2 bad name; 3 bad request; 64 usage; 70 our fault;
 75 try again; 77 this key may not.

@@ -1,0 +1,283 @@
+package integration
+
+import (
+	"encoding/pem"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signerd/signerd/integration/lab"
+)
+
+// renewMember has the certificate of a member issued again, as signerd sync does.
+func renewMember(t *testing.T, l *lab.Lab, m *lab.Member) {
+	t.Helper()
+	key := filepath.Join(m.Dir, "member.key")
+	csr, err := l.Run("", "openssl", "req", "-new", "-key", key, "-subj", "/CN=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := l.SSHWith(csr, "-i", key, "signer@keyless", m.Name+"="+m.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(m.Dir, "member.crt"), chain)
+}
+
+// restart lets a member load the CAs that are in place.
+func restart(t *testing.T, l *lab.Lab, m *lab.Member) {
+	t.Helper()
+	if err := m.Process.Stop(); err != nil && !strings.Contains(err.Error(), "terminated") {
+		t.Fatal(err)
+	}
+	if err := l.StartEtcd(m, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One rotation, step by step with the stock ssh: each step asked for too early is
+// refused and names who is in the way; each that is done may be asked for again; and at
+// the end etcd refuses the old CA.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	m := l.Members["etcd-1"]
+	says := func(step string, sentences ...string) {
+		t.Helper()
+		answer := ssh(t, l, "", "rotate", step)
+		for _, sentence := range sentences {
+			if !strings.Contains(answer, sentence) {
+				t.Errorf("rotate %s says %q, not %q", step, answer, sentence)
+			}
+		}
+	}
+	newClient(t, l, "kubemaster-01")
+	newClient(t, l, "kubemaster-02")
+	old, oldClient := ssh(t, l, "", "get-certificate"), l.Path("kubemaster-01")
+	says("status", "resting", "active", "etcd-1", ":2380", "ssh signer@HOST rotate prepare")
+	for _, step := range []string{"activate", "retire", "rollback"} {
+		refused(t, l, 75, "begins with rotate prepare", "", "rotate", step)
+	}
+	says("abort", "nothing was to be done")
+
+	says("prepare", "Next: rotate activate")
+	says("prepare", "nothing was to be done")
+	both := ssh(t, l, "", "get-certificate")
+	if !strings.HasPrefix(both, old) || strings.Count(both, "BEGIN") != 2 {
+		t.Errorf("the bundle after prepare: %s", both)
+	}
+	refused(t, l, 75, "rotate activate comes before rotate retire", "", "rotate", "retire")
+
+	// Back to the beginning, and again.
+	says("abort", "at rest")
+	if got := ssh(t, l, "", "get-certificate"); got != old {
+		t.Errorf("the bundle after abort: %s", got)
+	}
+	says("prepare", "Next: rotate activate")
+	both = ssh(t, l, "", "get-certificate")
+	says("activate", "Next: rotate retire")
+	says("rollback", "prepared")
+	newClient(t, l, "kubemaster-03") // by the old one again
+	if strings.Count(read(t, l.Path("kubemaster-03.crt")), "BEGIN") != 1 {
+		t.Error("what the old CA signs has more than one certificate")
+	}
+	says("activate", "Next: rotate retire")
+	refused(t, l, 75, "rotate rollback comes before", "", "rotate", "abort")
+
+	// What the new one signs is taken by an etcd that has never heard of it.
+	newClient(t, l, "kubemaster-04")
+	if strings.Count(read(t, l.Path("kubemaster-04.crt")), "BEGIN") != 2 {
+		t.Error("what the new CA signs has no cross certificate with it")
+	}
+	if _, err := l.Ctl("kubemaster-04", "put", "a", "b"); err != nil {
+		t.Error(err)
+	}
+	for _, sentence := range []string{"etcd-1", "does not serve a certificate by", "kubemaster-01 has a certificate by"} {
+		refused(t, l, 75, sentence, "", "rotate", "retire")
+	}
+	says("status", "waits for", "release kubemaster-02", "--ca-fingerprint=", "back: rotate rollback")
+	renewMember(t, l, m)
+	for _, name := range []string{"kubemaster-01", "kubemaster-02", "kubemaster-03"} {
+		ssh(t, l, "", "release", name)
+	}
+	says("retire", "Next: rotate finish")
+	says("activate", "nothing was to be done")
+	for _, step := range []string{"rollback", "abort"} {
+		refused(t, l, 75, "there is no way back", "", "rotate", step)
+	}
+	bundle := ssh(t, l, "", "get-certificate")
+	if old+bundle != both {
+		t.Errorf("the bundle after retire: %s", bundle)
+	}
+
+	// Whoever has not been asked for the bundle since prepare is named.
+	if _, err := l.Run("", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", l.Path("node")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Authorize(`permit="get-*,kubemaster-*"`, "node"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	csr, err := l.NewRequest("kubemaster-05")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.SSHWith(csr, "-i", l.Path("node"), "signer@keyless", "kubemaster-05"); err != nil {
+		t.Fatal(err)
+	}
+	for _, sentence := range []string{"still accepts certificates by", "kubemaster-05 has not fetched a bundle with"} {
+		refused(t, l, 75, sentence, "", "rotate", "finish")
+	}
+	write(t, l.Path("ca.crt"), bundle)
+	restart(t, l, m)
+	refused(t, l, 75, "kubemaster-05", "", "rotate", "finish")
+	if _, err := l.SSHWith("", "-i", l.Path("kubemaster-05.key"), "signer@keyless", "get-certificate"); err != nil {
+		t.Fatal(err)
+	}
+	says("finish", "at rest")
+	says("finish", "nothing was to be done")
+	refused(t, l, 75, "begins with rotate prepare", "", "rotate", "retire")
+
+	if _, err := get(t, l, "https://"+l.Address(11)+":2379/health", oldClient); err == nil {
+		t.Error("etcd lets a certificate by the old CA in")
+	}
+	newClient(t, l, "kubemaster-01")
+	if strings.Count(read(t, l.Path("kubemaster-01.crt")), "BEGIN") != 1 {
+		t.Error("after the rotation more than one certificate comes")
+	}
+	if _, err := l.Ctl("kubemaster-01", "put", "a", "c"); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(l.Path("authority/*.key")); len(left) != 2 { // the key, and active.key
+		t.Errorf("the keys that are left: %v", left)
+	}
+	if out, err := l.Run("", l.Binary, "ledger", "verify", "--config", l.Path("signerd.yaml")); err != nil {
+		t.Errorf("%s %v", out, err)
+	}
+}
+
+// Without etcd no step is done, and all of them after it is back; a signer that is
+// killed in between knows where it stands.
+func TestRotationWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	m := l.Members["etcd-1"]
+	ssh(t, l, "", "rotate", "prepare")
+	if err := m.Process.Stop(); err != nil && !strings.Contains(err.Error(), "terminated") {
+		t.Fatal(err)
+	}
+	refused(t, l, 75, "cannot use etcd", "", "rotate", "activate")
+	l.Signer.Kill()
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	if status := ssh(t, l, "", "rotate", "status"); !strings.Contains(status, "prepared") || !strings.Contains(status, "which needs etcd") {
+		t.Errorf("without etcd: %s", status)
+	}
+	newClient(t, l, "kubemaster-01")
+	if err := l.StartEtcd(m, ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "activate is done", func() bool {
+		_, err := l.SSH("", "rotate", "activate")
+		return err == nil
+	})
+}
+
+// A CA that was made elsewhere takes the place of the one there is, whatever openssl
+// made of it; what is none is refused, and so is whoever may only prepare.
+func TestRotationToSuppliedCA(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	if _, err := l.Run("", "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "root.key", "-out", "root.crt", "-days", "3650", "-subj", "/CN=offline-root",
+		"-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"); err != nil {
+		t.Fatal(err)
+	}
+	certificate, key := read(t, l.Path("root.crt")), read(t, l.Path("root.key"))
+	for what, test := range map[string]struct{ stdin, says string }{
+		"no key":         {certificate, "no PEM private key"},
+		"no certificate": {key, "no PEM certificate"},
+		"nothing":        {"", "no PEM certificate"},
+		"no PEM":         {"hello", "no PEM"},
+		"another key":    {certificate + read(t, l.Path("authority/active.key")), "not the certificate's"},
+		"no CA":          {read(t, l.Members["etcd-1"].Dir+"/member.crt") + read(t, l.Members["etcd-1"].Dir+"/member.key"), "not a CA's"},
+		"the CA itself":  {read(t, l.Path("authority/active.crt")) + read(t, l.Path("authority/active.key")), "two generations"},
+	} {
+		t.Log(what)
+		refused(t, l, 3, test.says, test.stdin, "rotate", "prepare", "--from")
+	}
+	if _, err := l.Run("", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", l.Path("rotator")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Authorize(`permit="get-*,rotate *"`, "rotator"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.SSHWith(certificate+key, "-i", l.Path("rotator"), "signer@keyless", "rotate", "prepare", "--from"); lab.ExitCode(err) != 77 {
+		t.Errorf("a key that may only prepare: %v", err)
+	}
+	if _, err := l.SSHWith("", "-i", l.Path("rotator"), "signer@keyless", "rotate", "status"); err != nil {
+		t.Error(err)
+	}
+
+	ssh(t, l, certificate+key, "rotate", "prepare", "--from")
+	block, _ := pem.Decode([]byte(certificate))
+	if bundle := ssh(t, l, "", "get-certificate"); !strings.Contains(bundle, string(pem.EncodeToMemory(block))) {
+		t.Errorf("the bundle: %s", bundle)
+	}
+	ssh(t, l, "", "rotate", "activate")
+	newClient(t, l, "kubemaster-01")
+	if out, err := l.Run("", "openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", l.Path("ca.crt"), "-untrusted", "kubemaster-01.crt", "kubemaster-01.crt"); err != nil {
+		t.Errorf("by the old CA: %s %v", out, err)
+	}
+	if _, err := l.Ctl("kubemaster-01", "put", "a", "b"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of two signers with the same CA the later one signs, and the other one says so.
+func TestTwins(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	newClient(t, l, "kubemaster-01")
+	var said string
+	eventually(t, 30*time.Second, "etcd has who signs", func() bool {
+		var err error
+		said, err = l.Ctl("kubemaster-01", "get", "--print-value-only", "/signerd/ca")
+		return err == nil && strings.Contains(said, `"epoch":1`)
+	})
+	fingerprint := strings.Split(said, `"`)[3]
+	csr, err := l.NewRequest("kubemaster-02")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, test := range map[string]struct{ value, says string }{
+		"a later epoch":             {fmt.Sprintf(`{"fingerprint":%q,"epoch":2,"signer":"00"}`, fingerprint), "another signer took over"},
+		"the same epoch by another": {fmt.Sprintf(`{"fingerprint":%q,"epoch":1,"signer":"00"}`, fingerprint), "another signer took over"},
+		"another CA":                {strings.Replace(said, fingerprint, strings.Repeat("0", 64), 1), "the cluster has another CA"},
+	} {
+		t.Log(what)
+		if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", strings.TrimSpace(test.value)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 30*time.Second, "nothing is signed", func() bool {
+			_, err := l.SSH(csr, "kubemaster-02")
+			return lab.ExitCode(err) == 75 && strings.Contains(err.Error(), test.says)
+		})
+		refused(t, l, 75, test.says, "", "rotate", "prepare")
+		ssh(t, l, "", "get-certificate")
+		if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", strings.TrimSpace(said)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 30*time.Second, "it signs again", func() bool {
+			_, err := l.SSH(csr, "kubemaster-02")
+			return err == nil
+		})
+	}
+}

@@ -1,0 +1,36 @@
+package commands
+
+import (
+	"context"
+
+	"github.com/signerd/signerd/internal/sshfront"
+	"github.com/signerd/signerd/internal/wire"
+	"github.com/signerd/signerd/signer"
+)
+
+// rotate does a step of a rotation, or says where it stands.
+func rotate(ctx context.Context, c *caller, command wire.Command, stdin sshfront.Stdin) (wire.Answer, error) {
+	driver := c.desk.rotation
+	var (
+		step     = signer.Step(command.Step)
+		supplied *signer.Generation
+	)
+	switch command.Step {
+	case wire.StepStatus:
+		return wire.Answer{Output: []byte(driver.Status(ctx))}, nil
+	case wire.StepPrepareFrom:
+		body, err := stdin(ctx)
+		if err != nil {
+			return wire.Answer{}, err
+		}
+		if supplied, err = c.desk.signer.SuppliedSuccessor(body, c.desk.now()); err != nil {
+			return wire.Answer{}, err
+		}
+		step = signer.Prepare
+	}
+	text, err := driver.Do(ctx, step, supplied, c.asker())
+	if err != nil {
+		return wire.Answer{}, err
+	}
+	return wire.Answer{Output: []byte(text + "\n")}, nil
+}

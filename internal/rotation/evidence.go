@@ -1,0 +1,165 @@
+package rotation
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/signerd/signerd/internal/member"
+	"github.com/signerd/signerd/internal/wire"
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+// port is what one port of a member was seen to do.
+type port struct {
+	member  string
+	address string          // host:port; empty: there is none to look at
+	serves  string          // the generation that signed its certificate; empty: none of ours
+	admits  map[string]bool // whether it lets a certificate by a generation in
+	trouble error           // why it could not be seen
+}
+
+// look looks at both ports of every member, with a probe by each generation.
+func (d *Driver) look(ctx context.Context) ([]port, error) {
+	members, err := d.cluster.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ports []port
+	for _, m := range members {
+		if !m.Started() || m.Learner || len(m.ClientURLs) == 0 || len(m.PeerURLs) == 0 {
+			name := m.Name
+			if name == "" {
+				name = "a member"
+			}
+			ports = append(ports, port{member: name, trouble: fmt.Errorf("it is joining")})
+			continue
+		}
+		for _, text := range []string{m.ClientURLs[0], m.PeerURLs[0]} {
+			u, err := url.Parse(text)
+			if err != nil {
+				return nil, fmt.Errorf("the URL of %s: %w", m.Name, err)
+			}
+			ports = append(ports, port{member: m.Name, address: u.Host})
+		}
+	}
+	var group sync.WaitGroup
+	for i := range ports {
+		if p := &ports[i]; p.trouble == nil {
+			group.Go(func() { p.trouble = d.lookAt(ctx, p) })
+		}
+	}
+	group.Wait()
+	return ports, nil
+}
+
+// lookAt looks at one port.
+func (d *Driver) lookAt(ctx context.Context, p *port) error {
+	source, err := sourceTo(ctx, p.address)
+	if err != nil {
+		return err
+	}
+	authority := d.signer.Authority()
+	p.admits = map[string]bool{}
+	for _, g := range authority.Generations() {
+		show, err := d.probes.by(ctx, g, source, d.now())
+		if err != nil {
+			return err
+		}
+		if p.serves == "" {
+			served, err := member.Inspect(ctx, p.address, show)
+			if err != nil {
+				return err
+			}
+			p.serves = issuerOf(served.Chain[0], authority.Generations())
+		}
+		admitted, err := peers.Admits(ctx, p.address, peers.Credentials{
+			Roots:       authority.Roots,
+			Certificate: func(context.Context) (*tls.Certificate, error) { return show, nil },
+		})
+		if err != nil {
+			return err
+		}
+		p.admits[g.ID] = admitted
+	}
+	return nil
+}
+
+// issuerOf gives the generation that signed a certificate.
+func issuerOf(c *x509.Certificate, generations []*signer.Generation) string {
+	for _, g := range generations {
+		if c.CheckSignatureFrom(g.Certificate) == nil {
+			return g.ID
+		}
+	}
+	return ""
+}
+
+// sourceTo gives this machine's address on the way to a port; nothing is sent.
+func sourceTo(ctx context.Context, address string) (wire.Address, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", address)
+	if err != nil {
+		return wire.Address{}, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing was written
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return wire.Address{}, err
+	}
+	return wire.AddressFrom(local.Addr().WithZone("")), nil
+}
+
+// probes are certificates to look at ports with. They are kept while they are valid.
+type probes struct {
+	signer *signer.Signer
+
+	mu   sync.Mutex
+	made map[probeFor]*tls.Certificate
+}
+
+type probeFor struct {
+	generation string
+	source     wire.Address
+}
+
+func newProbes(s *signer.Signer) *probes {
+	return &probes{signer: s, made: map[probeFor]*tls.Certificate{}}
+}
+
+// by gives one by a generation, for the way from a source.
+func (p *probes) by(ctx context.Context, g *signer.Generation, source wire.Address, now time.Time) (*tls.Certificate, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	which := probeFor{g.ID, source}
+	if c := p.made[which]; c != nil && now.After(c.Leaf.NotBefore) && c.Leaf.NotAfter.Sub(now) > time.Minute {
+		return c, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	public, err := signer.PublicKeyOf(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	issued, err := p.signer.Probe(ctx, now, g, public, source)
+	if err != nil {
+		return nil, fmt.Errorf("making a probe: %w", err)
+	}
+	made, err := issued.Pair(key)
+	if err != nil {
+		return nil, err
+	}
+	p.made[which] = made
+	return made, nil
+}

@@ -1,0 +1,124 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/signerd/signerd/signer"
+)
+
+// blocker is who is in the way of a step, and what helps.
+type blocker struct{ who, why, helps string }
+
+// blockers gives all that are in the way of a step.
+func (d *Driver) blockers(ctx context.Context, step signer.Step) ([]blocker, error) {
+	old, next := d.signer.Authority().Rotating()
+	need := needs(step, old, next, d.now())
+	if need == nil {
+		return nil, nil
+	}
+	ports, err := d.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.blocked(need, ports), nil
+}
+
+// blocked gives all that are in the way of what is needed.
+func (d *Driver) blocked(need *needed, ports []port) []blocker {
+	if need == nil {
+		return nil
+	}
+	return append(need.ofMembers(ports), d.ofClients(need)...)
+}
+
+// needed is what must be so for a step.
+type needed struct {
+	serves  *signer.Generation // every member serves a certificate by it
+	admits  *signer.Generation // every port lets its certificates in
+	refuses *signer.Generation // no port lets its certificates in
+	expired *signer.Generation // no client has a certificate by it
+	fetched *signer.Generation // every client has fetched a bundle with it
+}
+
+// needs says what must be so for a step; nil: nothing.
+func needs(step signer.Step, old, next *signer.Generation, now time.Time) *needed {
+	switch step {
+	case signer.Activate:
+		if next.Cross == nil { // what next signs is of no use to who does not trust it
+			return &needed{admits: next, fetched: next}
+		}
+	case signer.Retire:
+		return &needed{serves: next, expired: old}
+	case signer.Finish:
+		need := &needed{refuses: old, admits: next, fetched: next}
+		if now.After(old.Certificate.NotAfter) { // who trusts only it trusts nobody any more
+			need.fetched = nil
+		}
+		return need
+	case signer.Abort:
+		return &needed{serves: old, expired: next}
+	}
+	return nil
+}
+
+// ofMembers gives the ports that are in the way.
+func (n *needed) ofMembers(ports []port) []blocker {
+	const (
+		syncs  = "signerd sync there sees to it; journalctl -u signerd-sync says why it has not yet"
+		looked = "bring it back, or remove it"
+	)
+	var all []blocker
+	for _, p := range ports {
+		add := func(helps, format string, args ...any) {
+			all = append(all, blocker{p.member, strings.TrimSpace(p.address + " " + fmt.Sprintf(format, args...)), helps})
+		}
+		switch {
+		case p.trouble != nil:
+			add(looked, "cannot be seen: %v", p.trouble)
+		case n.serves != nil && p.serves != n.serves.ID:
+			add(syncs, "does not serve a certificate by %s yet", n.serves.ID)
+		case n.admits != nil && !p.admits[n.admits.ID]:
+			add(syncs, "does not accept certificates by %s yet", n.admits.ID)
+		case n.refuses != nil && p.admits[n.refuses.ID]:
+			add(syncs, "still accepts certificates by %s", n.refuses.ID)
+		}
+	}
+	return all
+}
+
+// ofClients gives the clients that are in the way, by the ledger.
+func (d *Driver) ofClients(n *needed) []blocker {
+	ledger, now := d.signer.Ledger(), d.now()
+	var all []blocker
+	if n.expired != nil {
+		for _, c := range ledger.Unexpired(n.expired, now) {
+			all = append(all, blocker{c.Name, fmt.Sprintf("has a certificate by %s until %s", n.expired.ID, c.Until.Format(time.RFC3339)),
+				"it expires by itself; a machine that is gone: release " + c.Name})
+		}
+	}
+	if n.fetched != nil {
+		for _, c := range ledger.Unfetched(n.fetched, now) {
+			all = append(all, blocker{c.Name, fmt.Sprintf("has not fetched a bundle with %s", n.fetched.ID),
+				"there: get-certificate with the key that it renews with, and load it; a machine that is gone: release " + c.Name})
+		}
+	}
+	return all
+}
+
+// named is how many blockers an error names.
+const named = 5
+
+// refusal is the error that names who is in the way.
+func refusal(step signer.Step, all []blocker) error {
+	var who []string
+	for _, b := range all[:min(named, len(all))] {
+		who = append(who, b.who+" "+b.why)
+	}
+	if rest := len(all) - named; rest > 0 {
+		who = append(who, fmt.Sprintf("%d more", rest))
+	}
+	return fmt.Errorf("%w: rotate %s waits for %s; rotate status says what helps", ErrBlocked, step, strings.Join(who, "; "))
+}

@@ -1,0 +1,87 @@
+// Package rotation replaces the CA's key while etcd serves. It asks for evidence before
+// each step: the ledger says what clients have, and probes say what each member really
+// serves and accepts. It never waits for a time to pass.
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+// ErrBlocked is wrapped when the evidence does not allow a step yet. Its text names
+// who is in the way, and may be shown to the client.
+var ErrBlocked = errors.New("not now")
+
+// Driver does the steps of a rotation. Its methods may be called from any goroutine.
+type Driver struct {
+	signer  *signer.Signer
+	cluster *peers.Cluster
+	now     func() time.Time
+	probes  *probes
+}
+
+// New makes a Driver.
+func New(s *signer.Signer, cluster *peers.Cluster) *Driver {
+	return &Driver{signer: s, cluster: cluster, now: time.Now, probes: newProbes(s)}
+}
+
+// Do does one step, if its gate lets it, and says what is so now and what comes next.
+// supplied is the CA that prepare is to bring, nil for a new one. A step that the
+// rotation is beyond is done already. The error wraps ErrBlocked, signer.ErrRetry,
+// peers.ErrAway or peers.ErrBusy, and then nothing has changed.
+func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Generation, by signer.Asker) (string, error) {
+	authority := d.signer.Authority()
+	if phase := authority.Phase(); phase.Done(step) {
+		return "nothing was to be done: " + describe(authority), nil
+	}
+	if err := authority.Phase().Check(step); err != nil {
+		return "", err
+	}
+	blockers, err := d.blockers(ctx, step)
+	if err != nil {
+		return "", err
+	}
+	if len(blockers) > 0 {
+		return "", refusal(step, blockers)
+	}
+	if step == signer.Prepare && supplied == nil {
+		if supplied, err = d.signer.Successor(d.now()); err != nil {
+			return "", err
+		}
+	}
+	err = d.signer.Rotate(ctx, d.now(), signer.Change{
+		Step: step, Next: supplied, By: by,
+		Agree: func(active *signer.Generation) error { return claim(ctx, d.signer.Authority(), d.cluster, active) },
+	})
+	if err != nil {
+		return "", err
+	}
+	return describe(authority), nil
+}
+
+// describe says where a rotation stands, what happens by itself, and what comes next.
+func describe(a *signer.Authority) string {
+	old, next := a.Rotating()
+	var text string
+	switch a.Phase() {
+	case signer.Prepared:
+		text = fmt.Sprintf("prepared: the trust bundle has %s too; members and clients take it as they renew.", next.ID)
+		if next.Cross == nil {
+			text += fmt.Sprintf("\n%s may sign no other CA, so that each member is restarted now, one at a time, and each client must have loaded the bundle.", old.ID)
+		} else {
+			text += "\nNobody is restarted."
+		}
+	case signer.Activated:
+		text = fmt.Sprintf("activated: %s signs; members are given new certificates by their next sync, and nobody is restarted.\nThe way back is rotate rollback.", next.ID)
+	case signer.Retired:
+		text = fmt.Sprintf("retired: the trust bundle has only %s; signerd sync restarts each member once, one at a time.", next.ID)
+	default:
+		return fmt.Sprintf("at rest: the CA is %s, %s.", old.ID, old.Fingerprint())
+	}
+	return text + "\nNext: rotate " + string(a.Phase().Next()) + "; rotate status says whom it waits for."
+}

@@ -1,0 +1,196 @@
+package signer
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/signerd/signerd/internal/crashpoint"
+	"github.com/signerd/signerd/internal/durable"
+)
+
+// The files of an authority's directory. Beside them each generation has its
+// certificate, <id>.crt, its key, <id>.key, and in a rotation the certificate that
+// the generation before it signed for its key, <id>.cross.crt.
+const (
+	stateFile  = "state.json"
+	stepFile   = "step.json"  // a step of a rotation that has begun and not ended
+	activeKey  = "active.key" // a link to the active generation's key
+	activeCert = "active.crt"
+)
+
+func certFile(dir, id string) string  { return filepath.Join(dir, id+".crt") }
+func keyFile(dir, id string) string   { return filepath.Join(dir, id+".key") }
+func crossFile(dir, id string) string { return filepath.Join(dir, id+".cross.crt") }
+
+// stateVersion is the version of state.json and step.json that this code writes
+// and reads.
+const stateVersion = 1
+
+// state says which generations there are, in the order in which they were made,
+// and in what role. It is written last, so that what it does not name does not
+// exist.
+type state struct {
+	Version     int               `json:"version"`
+	Tenure      Tenure            `json:"tenure"`
+	Generations []generationState `json:"generations"`
+}
+
+// Tenure tells signers of one cluster apart that have the same CA, as one that was
+// restored from a backup has: the one with the later epoch signs.
+type Tenure struct {
+	Epoch  uint64 `json:"epoch"`  // counts up from 1 each time that another machine takes over
+	Signer string `json:"signer"` // drawn at random by each
+}
+
+// newTenure begins the first epoch, or the one after another.
+func newTenure(before Tenure) (Tenure, error) {
+	id := make([]byte, 8)
+	if _, err := rand.Read(id); err != nil {
+		return Tenure{}, fmt.Errorf("drawing a signer's id: %w", err)
+	}
+	return Tenure{before.Epoch + 1, hex.EncodeToString(id)}, nil
+}
+
+type generationState struct {
+	ID    string `json:"id"`
+	Role  Role   `json:"role"`
+	Cross bool   `json:"cross,omitempty"` // it has a certificate by the one before it
+}
+
+// state gives what stands in state.json of a set.
+func (s set) state(tenure Tenure) state {
+	written := state{Version: stateVersion, Tenure: tenure}
+	for _, g := range s {
+		written.Generations = append(written.Generations, generationState{g.ID, g.Role, g.Cross != nil})
+	}
+	return written
+}
+
+func readState(dir string) (state, error) {
+	var s state
+	err := readRecord(filepath.Join(dir, stateFile), &s, &s.Version)
+	if err == nil && (s.Tenure.Epoch == 0 || s.Tenure.Signer == "") {
+		err = fmt.Errorf("%s does not say whose it is (tenure): restore it from a backup", filepath.Join(dir, stateFile))
+	}
+	return s, err
+}
+
+// stepRecord is the journal of a step: what it leads to.
+type stepRecord struct {
+	Version int      `json:"version"`
+	Step    Step     `json:"step"`
+	From    []string `json:"from"` // the generations there were
+	To      state    `json:"to"`
+	Made    string   `json:"made,omitempty"` // the generation that it brings
+}
+
+// readStep gives the step that has begun and not ended; nil if there is none.
+func readStep(dir string) (*stepRecord, error) {
+	r := &stepRecord{}
+	err := readRecord(filepath.Join(dir, stepFile), r, &r.Version)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return r, err
+}
+
+// readRecord reads a file of the authority that has a version.
+func readRecord(path string, record any, version *int) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := decodeStrict(data, record); err != nil || *version != stateVersion {
+		return fmt.Errorf("%s is not a state file of version %d: restore it from a backup", path, stateVersion)
+	}
+	return nil
+}
+
+// writeRecord puts one in the place of what is there. Tests cut the power around it.
+func writeRecord(path string, record any) error {
+	data, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return err
+	}
+	crashpoint.Here("before")
+	if err := durable.Replace(path, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	crashpoint.Here("after")
+	return nil
+}
+
+// writeGeneration writes the files of a generation that is not there yet.
+func writeGeneration(dir string, g *Generation) error {
+	keyPEM, err := encodePrivateKey(g.key)
+	if err != nil {
+		return err
+	}
+	if err := durable.Create(keyFile(dir, g.ID), keyPEM, 0o600); err != nil {
+		return err
+	}
+	if g.Cross != nil {
+		if err := durable.Create(crossFile(dir, g.ID), EncodeCertificate(g.Cross.Raw), 0o644); err != nil {
+			return err
+		}
+	}
+	return durable.Create(certFile(dir, g.ID), EncodeCertificate(g.Certificate.Raw), 0o644)
+}
+
+// eraseGeneration removes the files of a generation, its key first.
+func eraseGeneration(dir, id string) error {
+	return remove(dir, keyFile(dir, id), crossFile(dir, id), certFile(dir, id))
+}
+
+// remove removes files of a directory that may be gone already, durably.
+func remove(dir string, paths ...string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return durable.SyncDir(dir)
+}
+
+// link points active.key and active.crt to the active generation's files, for
+// people and backups that look there.
+func link(dir string, active *Generation) error {
+	for name, target := range map[string]string{activeKey: active.ID + ".key", activeCert: active.ID + ".crt"} {
+		path := filepath.Join(dir, name)
+		if now, err := os.Readlink(path); err == nil && now == target {
+			continue
+		}
+		if err := durable.Symlink(target, path); err != nil {
+			return fmt.Errorf("linking %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// writeAuthority makes dir, which must not hold anything yet, the home of one
+// generation.
+func writeAuthority(dir string, g *Generation) error {
+	tenure, err := newTenure(Tenure{})
+	if err != nil {
+		return err
+	}
+	err = durable.CreateDir(dir, func(staging string) error {
+		if err := writeGeneration(staging, g); err != nil {
+			return err
+		}
+		if err := writeRecord(filepath.Join(staging, stateFile), set{g}.state(tenure)); err != nil {
+			return err
+		}
+		return link(staging, g)
+	})
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is not empty: it may hold a CA that certificates in use depend on; move it away first: %w", dir, err)
+	}
+	return err
+}
