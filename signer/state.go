@@ -143,9 +143,16 @@ func writeGeneration(dir string, g *Generation) error {
 	return durable.Create(certFile(dir, g.ID), EncodeCertificate(g.Certificate.Raw), 0o644)
 }
 
-// eraseGeneration removes the files of a generation, its key first.
+// eraseGeneration removes the files of a generation, its key first, and what a crash
+// left of them.
 func eraseGeneration(dir, id string) error {
-	return remove(dir, keyFile(dir, id), crossFile(dir, id), certFile(dir, id))
+	paths := []string{keyFile(dir, id), crossFile(dir, id), certFile(dir, id)}
+	for _, path := range paths {
+		if err := durable.Sweep(path); err != nil {
+			return err
+		}
+	}
+	return remove(dir, paths...)
 }
 
 // remove removes files of a directory that may be gone already, durably.

@@ -6,7 +6,9 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -22,6 +24,7 @@ const (
 // Load is writes under way.
 type Load struct {
 	client *clientv3.Client
+	prefix string // of its keys
 	stop   chan struct{}
 	group  sync.WaitGroup
 
@@ -46,6 +49,9 @@ func (r Report) String() string {
 		r.LongestWrite.Round(time.Millisecond), r.LongestGap.Round(time.Millisecond), r.Errors)
 }
 
+// started counts the loads of this process.
+var started atomic.Int32
+
 // Start begins to write, perSecond times a second, whatever became of the write
 // before (an open loop). Every write has a key of its own.
 func Start(endpoints []string, config *tls.Config, perSecond int) (*Load, error) {
@@ -57,8 +63,8 @@ func Start(endpoints []string, config *tls.Config, perSecond int) (*Load, error)
 	if err != nil {
 		return nil, err
 	}
-	l := &Load{client: client, stop: make(chan struct{}), written: map[string]string{}, report: Report{Errors: map[string]int{}}}
-	if err := l.write("load/warm"); err != nil {
+	l := &Load{client: client, prefix: fmt.Sprintf("load/%d-%d/", os.Getpid(), started.Add(1)), stop: make(chan struct{}), written: map[string]string{}, report: Report{Errors: map[string]int{}}}
+	if err := l.write(l.prefix + "warm"); err != nil {
 		return nil, fmt.Errorf("the cluster does not take writes: %w", err)
 	}
 	l.report, l.last = Report{Errors: map[string]int{}}, time.Now()
@@ -70,7 +76,7 @@ func Start(endpoints []string, config *tls.Config, perSecond int) (*Load, error)
 			case <-l.stop:
 				return
 			case <-tick.C:
-				l.group.Go(func() { _ = l.write(fmt.Sprintf("load/%08d", n)) }) // the report has it
+				l.group.Go(func() { _ = l.write(fmt.Sprintf("%s%08d", l.prefix, n)) }) // the report has it
 			}
 		}
 	})
@@ -117,7 +123,7 @@ func (l *Load) Stop() (Report, error) {
 	l.group.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	read, err := l.client.Get(ctx, "load/", clientv3.WithPrefix())
+	read, err := l.client.Get(ctx, l.prefix, clientv3.WithPrefix())
 	if err != nil {
 		return l.report, err
 	}

@@ -35,8 +35,8 @@ func TestTrustChanges(t *testing.T) {
 			continue // the others have that in them
 		}
 		t.Run(test.name, func(t *testing.T) {
-			c := w.newClient(t, fmt.Sprintf("kubemaster-1%d", i))
-			writes := w.write(t, c, 50)
+			c := w.NewClient(t, fmt.Sprintf("kubemaster-1%d", i))
+			writes := w.Write(t, c, 50)
 			test.do(t)
 			w.trusted(t, 2*time.Minute)
 			w.oneByOne(t, began)
@@ -90,7 +90,7 @@ func (w *world) trusted(t *testing.T, atMost time.Duration) {
 	t.Helper()
 	bundle := w.On(t, "h1", "openssl", "x509", "-in", "/etc/signerd/extra.crt", "-noout", "-subject", "-nameopt", "RFC2253")
 	extra := strings.TrimPrefix(strings.TrimSpace(bundle), "subject=CN=")
-	for _, address := range slices.Concat(w.ports("2379"), w.ports("2380")) {
+	for _, address := range slices.Concat(w.Ports("2379"), w.Ports("2380")) {
 		fleet.Eventually(t, atMost, address+" trusts "+extra, func() error {
 			names, err := w.loaded(address)
 			if err == nil && (!strings.Contains(names, extra) || strings.Count(names, "extra") != 1) {
@@ -99,7 +99,7 @@ func (w *world) trusted(t *testing.T, atMost time.Duration) {
 			return err
 		})
 	}
-	w.well(t, time.Minute)
+	w.Well(t, time.Minute)
 }
 
 // oneByOne makes sure that at no time sync restarted two members: from each
@@ -111,9 +111,9 @@ func (w *world) oneByOne(t *testing.T, since time.Time) {
 		begin, end float64
 	}
 	var spans []span
-	for _, name := range names {
+	for _, name := range fleet.Names {
 		open := -1
-		for _, line := range w.said(name, "signerd-sync", since, "") {
+		for _, line := range w.Said(name, "signerd-sync", since, "") {
 			at, _ := strconv.ParseFloat(strings.Fields(line + " 0")[0], 64)
 			switch {
 			case strings.Contains(line, "Starting "): // the run before may have ended with its machine
@@ -145,17 +145,17 @@ func (w *world) nobody(t *testing.T, waitsFor int, hosts ...string) {
 	began := time.Now()
 	for _, name := range hosts {
 		fleet.Eventually(t, time.Minute, name+" says what it waits for", func() error {
-			for _, line := range w.said(name, "signerd-sync", began, "waiting to restart etcd") {
+			for _, line := range w.Said(name, "signerd-sync", began, "waiting to restart etcd") {
 				if strings.Contains(line, fmt.Sprint("etcd-h", waitsFor-10)) || strings.Contains(line, w.Bed.Address(waitsFor)) {
 					return nil
 				}
 			}
-			return fmt.Errorf("it says %s", w.said(name, "signerd-sync", began, ""))
+			return fmt.Errorf("it says %s", w.Said(name, "signerd-sync", began, ""))
 		})
 	}
 	<-time.After(10 * time.Second)
 	for _, name := range hosts {
-		if lines := w.said(name, "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
+		if lines := w.Said(name, "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
 			t.Errorf("%s restarted etcd: %s", name, lines[0])
 		}
 	}
@@ -182,7 +182,7 @@ func (w *world) oneHangs(t *testing.T) {
 
 // oneLost: a member that is restarted and does not start stops the roll.
 func (w *world) oneLost(t *testing.T) {
-	for _, name := range names {
+	for _, name := range fleet.Names {
 		w.On(t, name, "systemctl", "stop", "signerd-sync.timer", "signerd-sync.service")
 	}
 	w.On(t, "h2", "sh", "-c", "echo ETCD_HEARTBEAT_INTERVAL=soon >> /etc/default/etcd")
@@ -190,8 +190,8 @@ func (w *world) oneLost(t *testing.T) {
 	began := time.Now()
 	w.On(t, "h2", "systemctl", "start", "--no-block", "signerd-sync.service")
 	fleet.Eventually(t, time.Minute, "h2 says that its etcd does not come back", func() error {
-		if lines := w.said("h2", "signerd-sync", began, "etcd was restarted and is not back"); len(lines) == 0 {
-			return fmt.Errorf("it says %s", w.said("h2", "signerd-sync", began, ""))
+		if lines := w.Said("h2", "signerd-sync", began, "etcd was restarted and is not back"); len(lines) == 0 {
+			return fmt.Errorf("it says %s", w.Said("h2", "signerd-sync", began, ""))
 		}
 		return nil
 	})
@@ -206,7 +206,7 @@ func (w *world) oneLost(t *testing.T) {
 // atItsTurn lets sync on h2 stop right after it has got the turn to restart.
 func (w *world) atItsTurn(t *testing.T, name string) {
 	t.Helper()
-	for _, host := range names {
+	for _, host := range fleet.Names {
 		w.On(t, host, "sh", "-c", "systemctl stop signerd-sync.timer; systemctl stop signerd-sync.service")
 	}
 	w.trust(t, name)
@@ -252,12 +252,12 @@ func (w *world) holderFrozen(t *testing.T) {
 	began := time.Now()
 	w.On(t, "h2", "pkill", "-CONT", "-x", "signerd")
 	fleet.Eventually(t, time.Minute, "h2 says that it has lost its turn", func() error {
-		if lines := w.said("h2", "signerd-sync", began, "the turn to restart"); len(lines) == 0 {
+		if lines := w.Said("h2", "signerd-sync", began, "the turn to restart"); len(lines) == 0 {
 			return fmt.Errorf("it does not")
 		}
 		return nil
 	})
-	if lines := w.said("h2", "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
+	if lines := w.Said("h2", "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
 		t.Errorf("h2 restarted etcd without its turn: %s", lines[0])
 	}
 	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
@@ -298,7 +298,7 @@ func (w *world) withoutQuorum(t *testing.T) {
 // portsDiffer: etcd reads its CAs for the peer port when it starts, and for the
 // client port when it has a quorum; a file that changed between gives it two.
 func (w *world) portsDiffer(t *testing.T) {
-	for _, name := range names {
+	for _, name := range fleet.Names {
 		w.On(t, name, "sh", "-c", "systemctl stop signerd-sync.timer signerd-sync.service; sync")
 	}
 	for _, name := range []string{"h2", "h3"} {
@@ -330,7 +330,7 @@ func (w *world) portsDiffer(t *testing.T) {
 	for _, name := range []string{"h2", "h3"} {
 		go func() { _ = w.Bed.Boot(name) }()
 	}
-	w.well(t, time.Minute)
+	w.Well(t, time.Minute)
 	client, err := w.loaded(w.Bed.Address(11) + ":2379")
 	if err != nil {
 		t.Fatal(err)
@@ -348,13 +348,13 @@ func (w *world) elsewhere(t *testing.T) {
 	w.trust(t, "elsewhere")
 	began := time.Now()
 	fleet.Eventually(t, 2*time.Minute, "h2 says where its CAs come from", func() error {
-		if lines := w.said("h2", "signerd-sync", began, "etcd loads its CAs from elsewhere"); len(lines) == 0 {
-			return fmt.Errorf("it says %s", w.said("h2", "signerd-sync", began, ""))
+		if lines := w.Said("h2", "signerd-sync", began, "etcd loads its CAs from elsewhere"); len(lines) == 0 {
+			return fmt.Errorf("it says %s", w.Said("h2", "signerd-sync", began, ""))
 		}
 		return nil
 	})
 	<-time.After(10 * time.Second)
-	if lines := w.said("h2", "signerd-sync", began, "restarting etcd"); len(lines) != 1 {
+	if lines := w.Said("h2", "signerd-sync", began, "restarting etcd"); len(lines) != 1 {
 		t.Errorf("h2 was restarted %d times: %s", len(lines), lines)
 	}
 	w.On(t, "h2", "sh", "-c", "sed -i 's/^ETCD_PEER_TRUSTED_CA_FILE=.*/ETCD_PEER_TRUSTED_CA_FILE=\\/etc\\/etcd\\/pki\\/ca.crt/' /etc/default/etcd && systemctl restart etcd")
@@ -368,7 +368,7 @@ func (w *world) anotherCA(t *testing.T) {
 		"mv /var/lib/signerd/authority /root/lost && signerd ca create && chown -R signerd:signerd /var/lib/signerd && "+
 		"sed -i 's/^trust:.*/trust: [lost.crt]/' /etc/signerd/signerd.yaml && signerd check && systemctl start signerd && sync")
 	issuer := strings.TrimPrefix(strings.TrimSpace(w.On(t, "h1", "openssl", "x509", "-in", "/var/lib/signerd/authority/active.crt", "-noout", "-subject")), "subject=")
-	for _, name := range names {
+	for _, name := range fleet.Names {
 		fleet.Eventually(t, 3*time.Minute, name+" has a certificate of the new CA", func() error {
 			out, err := w.Bed.Exec(name, "openssl", "x509", "-in", "/etc/etcd/pki/member.crt", "-noout", "-issuer")
 			if err == nil && strings.TrimPrefix(strings.TrimSpace(out), "issuer=") != issuer {
@@ -377,9 +377,9 @@ func (w *world) anotherCA(t *testing.T) {
 			return err
 		})
 	}
-	w.well(t, time.Minute)
+	w.Well(t, time.Minute)
 	w.On(t, "h1", "sh", "-c", "sed -i '/^trust:/d' /etc/signerd/signerd.yaml && systemctl restart signerd")
-	for _, address := range slices.Concat(w.ports("2379"), w.ports("2380")) {
+	for _, address := range slices.Concat(w.Ports("2379"), w.Ports("2380")) {
 		fleet.Eventually(t, 3*time.Minute, address+" trusts the new CA alone", func() error {
 			names, err := w.loaded(address)
 			if err == nil && strings.Count(names, "CN") != 1 {
@@ -388,5 +388,5 @@ func (w *world) anotherCA(t *testing.T) {
 			return err
 		})
 	}
-	w.well(t, time.Minute)
+	w.Well(t, time.Minute)
 }

@@ -57,8 +57,13 @@ func CreateFor(owner Owner, path string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer staged.Cleanup() //nolint:errcheck // removes the staged name; the file stays under path
-	if err := errors.Join(staged.Chown(owner.UID, owner.GID), staged.Sync()); err != nil {
+	defer staged.Cleanup()                            //nolint:errcheck // removes the staged name; the file stays under path
+	if owner != (Owner{os.Geteuid(), os.Getegid()}) { // a daemon may be forbidden to ask for what is so
+		if err := staged.Chown(owner.UID, owner.GID); err != nil {
+			return err
+		}
+	}
+	if err := staged.Sync(); err != nil {
 		return err
 	}
 	if err := os.Link(staged.Name(), path); err != nil {

@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,6 +114,8 @@ const named = 5
 
 // refusal is the error that names who is in the way.
 func refusal(step signer.Step, all []blocker) error {
+	// One reason of each is enough here.
+	all = slices.CompactFunc(all, func(a, b blocker) bool { return a.who == b.who })
 	var who []string
 	for _, b := range all[:min(named, len(all))] {
 		who = append(who, b.who+" "+b.why)
