@@ -1,14 +1,17 @@
 package integration
 
 import (
+	"encoding/json"
 	"encoding/pem"
-	"fmt"
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/signerd/signerd/integration/lab"
+	"github.com/signerd/signerd/peers"
 )
 
 // renewMember has the certificate of a member issued again, as signerd sync does.
@@ -241,29 +244,44 @@ func TestRotationToSuppliedCA(t *testing.T) {
 	}
 }
 
-// Of two signers with the same CA the later one signs, and the other one says so.
+// signing gives what etcd has of who signs.
+func signing(t *testing.T, l *lab.Lab) (s peers.Signing) {
+	t.Helper()
+	eventually(t, 30*time.Second, "etcd has who signs", func() bool {
+		said, err := l.Ctl("kubemaster-01", "get", "--print-value-only", "/signerd/ca")
+		return err == nil && json.Unmarshal([]byte(said), &s) == nil
+	})
+	return s
+}
+
+// Of two signers with the same CA the later one signs, and the other one says so and
+// neither signs nor starts, until a person decides.
 func TestTwins(t *testing.T) {
 	t.Parallel()
 	l := newCluster(t, "")
 	newClient(t, l, "kubemaster-01")
-	var said string
-	eventually(t, 30*time.Second, "etcd has who signs", func() bool {
-		var err error
-		said, err = l.Ctl("kubemaster-01", "get", "--print-value-only", "/signerd/ca")
-		return err == nil && strings.Contains(said, `"epoch":1`)
-	})
-	fingerprint := strings.Split(said, `"`)[3]
 	csr, err := l.NewRequest("kubemaster-02")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, test := range map[string]struct{ value, says string }{
-		"a later epoch":             {fmt.Sprintf(`{"fingerprint":%q,"epoch":2,"signer":"00"}`, fingerprint), "another signer took over"},
-		"the same epoch by another": {fmt.Sprintf(`{"fingerprint":%q,"epoch":1,"signer":"00"}`, fingerprint), "another signer took over"},
-		"another CA":                {strings.Replace(said, fingerprint, strings.Repeat("0", 64), 1), "the cluster has another CA"},
+	fingerprint := signing(t, l).Fingerprint
+	for what, test := range map[string]struct {
+		change func(*peers.Signing)
+		says   string
+	}{
+		"a later epoch":             {func(s *peers.Signing) { s.Epoch, s.Signer = s.Epoch+1, "00" }, "another signer took over"},
+		"the same epoch by another": {func(s *peers.Signing) { s.Signer = "00" }, "another signer took over"},
+		"another CA":                {func(s *peers.Signing) { s.Fingerprint = strings.Repeat("0", 64) }, "the cluster has another CA"},
 	} {
 		t.Log(what)
-		if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", strings.TrimSpace(test.value)); err != nil {
+		there := signing(t, l)
+		before := there.Epoch
+		test.change(&there)
+		value, err := json.Marshal(there)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", string(value)); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, 30*time.Second, "nothing is signed", func() bool {
@@ -272,12 +290,139 @@ func TestTwins(t *testing.T) {
 		})
 		refused(t, l, 75, test.says, "", "rotate", "prepare")
 		ssh(t, l, "", "get-certificate")
-		if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", strings.TrimSpace(said)); err != nil {
+		if err := l.Signer.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "it signs again", func() bool {
-			_, err := l.SSH(csr, "kubemaster-02")
-			return err == nil
-		})
+		if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), "signerd ca adopt") {
+			t.Errorf("it starts: %v", err)
+		}
+		if _, err := l.Run("", l.Binary, "ca", "adopt", "--fingerprint", strings.Repeat("0", 64), "--config", l.Path("signerd.yaml")); lab.ExitCode(err) != 78 {
+			t.Errorf("another CA is adopted: %v", err)
+		}
+		out, err := l.Run("", l.Binary, "ca", "adopt", "--fingerprint", fingerprint, "--config", l.Path("signerd.yaml"))
+		if err != nil || !strings.Contains(out, "and no other one") {
+			t.Fatalf("%s %v", out, err)
+		}
+		if err := l.StartSigner(); err != nil {
+			t.Fatal(err)
+		}
+		ssh(t, l, csr, "kubemaster-02")
+		if now := signing(t, l); now.Fingerprint != fingerprint || now.Epoch <= before {
+			t.Errorf("etcd has %+v, and was in epoch %d", now, before)
+		}
+	}
+}
+
+// A CA that was made anew beside an etcd that has the old one is refused, and said; so
+// is etcd made anew no hindrance to the CA there is.
+func TestCAMadeAnew(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	if err := l.Signer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(l.Path("authority"), l.Path("kept")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Run("", l.Binary, "ca", "create", "--config", l.Path("signerd.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), "was a CA made anew here") {
+		t.Errorf("it starts: %v", err)
+	}
+	if err := errors.Join(os.RemoveAll(l.Path("authority")), os.Rename(l.Path("kept"), l.Path("authority"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	newClient(t, l, "kubemaster-01")
+	before := signing(t, l)
+
+	m := l.Members["etcd-1"]
+	if err := m.Process.Stop(); err != nil && !strings.Contains(err.Error(), "terminated") {
+		t.Fatal(err)
+	}
+	newClient(t, l, "kubemaster-02") // without etcd signing goes on
+	if err := os.RemoveAll(filepath.Join(m.Dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartEtcd(m, ""); err != nil {
+		t.Fatal(err)
+	}
+	if now := signing(t, l); now != before {
+		t.Errorf("a new etcd has %+v, want %+v", now, before)
+	}
+}
+
+// A CA that may sign no other one (pathlen:0) is replaced by loading both in between: the
+// new one does not sign before every member and every client has it.
+func TestRotationByBundle(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "")
+	for _, args := range [][]string{
+		{"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "old.key", "-out", "old.crt", "-days", "3650",
+			"-subj", "/CN=etcd-ca", "-addext", "basicConstraints=critical,CA:TRUE,pathlen:0", "-addext", "keyUsage=critical,keyCertSign"},
+		{"chmod", "600", "old.key"},
+		{"rm", "-r", "authority"},
+		{l.Binary, "ca", "import", "--cert", "old.crt", "--key", "old.key", "--config", l.Path("signerd.yaml")},
+	} {
+		out, err := l.Run("", args[0], args[1:]...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if args[0] == l.Binary && !strings.Contains(out, "two restarts") {
+			t.Errorf("import says %s", out)
+		}
+	}
+	m := startCluster(t, l)
+	newClient(t, l, "kubemaster-01")
+	if answer := ssh(t, l, "", "rotate", "prepare"); !strings.Contains(answer, "may sign no other CA") {
+		t.Errorf("prepare says %s", answer)
+	}
+	refused(t, l, 75, "does not accept certificates by", "", "rotate", "activate")
+	refused(t, l, 75, "kubemaster-01 has not fetched", "", "rotate", "activate")
+	write(t, l.Path("ca.crt"), ssh(t, l, "", "get-certificate"))
+	restart(t, l, m)
+	ssh(t, l, "", "rotate", "activate")
+	renewMember(t, l, m)
+	newClient(t, l, "kubemaster-02")
+	if n := strings.Count(read(t, l.Path("kubemaster-02.crt")), "BEGIN"); n != 1 {
+		t.Errorf("%d certificates come without a cross certificate", n)
+	}
+	if _, err := l.Ctl("kubemaster-02", "put", "a", "b"); err != nil {
+		t.Error(err)
+	}
+	ssh(t, l, "", "release", "kubemaster-01")
+	ssh(t, l, "", "rotate", "retire")
+	refused(t, l, 75, "still accepts certificates by", "", "rotate", "finish")
+	write(t, l.Path("ca.crt"), ssh(t, l, "", "get-certificate"))
+	restart(t, l, m)
+	ssh(t, l, "", "rotate", "finish")
+	if _, err := l.Ctl("kubemaster-02", "put", "a", "c"); err != nil {
+		t.Error(err)
+	}
+}
+
+// auto goes as far as the gates let it, and says where it stops; at rest it leaves a CA
+// that is young alone.
+func TestRotateAuto(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	m := l.Members["etcd-1"]
+	if answer := ssh(t, l, "", "rotate", "auto"); !strings.Contains(answer, "at rest") {
+		t.Errorf("at rest: %s", answer)
+	}
+	newClient(t, l, "kubemaster-01")
+	ssh(t, l, "", "rotate", "prepare")
+	refused(t, l, 75, "rotate retire waits for etcd-1", "", "rotate", "auto")
+	renewMember(t, l, m)
+	refused(t, l, 75, "kubemaster-01 has a certificate by", "", "rotate", "auto")
+	ssh(t, l, "", "release", "kubemaster-01")
+	refused(t, l, 75, "rotate finish waits for etcd-1", "", "rotate", "auto")
+	write(t, l.Path("ca.crt"), ssh(t, l, "", "get-certificate"))
+	restart(t, l, m)
+	if answer := ssh(t, l, "", "rotate", "auto"); !strings.Contains(answer, "at rest") {
+		t.Errorf("at the end: %s", answer)
 	}
 }

@@ -129,6 +129,9 @@ func (c *Cluster) Certificate(ctx context.Context) *tls.Certificate {
 	return certificate
 }
 
+// Endpoints are the client URLs by which etcd is asked.
+func (c *Cluster) Endpoints() []string { return c.client.Endpoints() }
+
 // Close ends all connections.
 func (c *Cluster) Close() error { return c.client.Close() }
 

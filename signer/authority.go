@@ -22,12 +22,12 @@ var ErrNoAuthority = errors.New("there is no CA: make one with signerd ca create
 // Authority is the CA in all its generations, read from its directory. Its methods
 // may be called from any goroutine.
 type Authority struct {
-	dir    string
-	tenure Tenure
+	dir string
 
 	changing sync.Mutex   // held by a step of a rotation
-	mu       sync.RWMutex // guards set; held for reading until a certificate is recorded
+	mu       sync.RWMutex // guards what follows; held for reading until a certificate is recorded
 	set      set
+	tenure   Tenure
 }
 
 // LoadAuthority reads the authority in dir. A generation needs its certificate
@@ -187,7 +187,27 @@ func (a *Authority) Rotating() (old, next *Generation) {
 func (a *Authority) Active() *Generation { return a.current().active() }
 
 // Tenure gives which signer this is.
-func (a *Authority) Tenure() Tenure { return a.tenure }
+func (a *Authority) Tenure() Tenure {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.tenure
+}
+
+// TakeOver begins a new tenure, later than this one and than an epoch. It is on disk
+// when this returns.
+func (a *Authority) TakeOver(epoch uint64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next, err := newTenure(max(epoch, a.tenure.Epoch))
+	if err != nil {
+		return err
+	}
+	if err := writeRecord(filepath.Join(a.dir, stateFile), a.set.state(next)); err != nil {
+		return err
+	}
+	a.tenure = next
+	return nil
+}
 
 // Phase gives where a rotation stands.
 func (a *Authority) Phase() Phase { return a.current().phase() }

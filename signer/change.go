@@ -46,7 +46,7 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 	if err != nil {
 		return err
 	}
-	record := stepRecord{Version: stateVersion, Step: c.Step, From: before.ids(), To: to.state(a.tenure)}
+	record := stepRecord{Version: stateVersion, Step: c.Step, From: before.ids(), To: to.state(a.Tenure())}
 	if next != nil {
 		record.Made = next.ID
 	}
@@ -139,7 +139,7 @@ func (a *Authority) Recover() (undone Step, err error) {
 		return "", fmt.Errorf("reading the CA: %w", err)
 	case record == nil:
 		return "", link(a.dir, all.active())
-	case !reflect.DeepEqual(record.To, all.state(a.tenure)):
+	case !reflect.DeepEqual(record.To, all.state(a.Tenure())):
 		return record.Step, errors.Join(a.undo(*record), link(a.dir, all.active()))
 	}
 	return "", a.settle(record.From, all)

@@ -48,13 +48,13 @@ type Tenure struct {
 	Signer string `json:"signer"` // drawn at random by each
 }
 
-// newTenure begins the first epoch, or the one after another.
-func newTenure(before Tenure) (Tenure, error) {
+// newTenure begins the epoch after another one; the first is after 0.
+func newTenure(after uint64) (Tenure, error) {
 	id := make([]byte, 8)
 	if _, err := rand.Read(id); err != nil {
 		return Tenure{}, fmt.Errorf("drawing a signer's id: %w", err)
 	}
-	return Tenure{before.Epoch + 1, hex.EncodeToString(id)}, nil
+	return Tenure{after + 1, hex.EncodeToString(id)}, nil
 }
 
 type generationState struct {
@@ -183,7 +183,7 @@ func link(dir string, active *Generation) error {
 // writeAuthority makes dir, which must not hold anything yet, the home of one
 // generation.
 func writeAuthority(dir string, g *Generation) error {
-	tenure, err := newTenure(Tenure{})
+	tenure, err := newTenure(0)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,11 +11,12 @@ import (
 
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/signer"
 )
 
 func newCA() *cobra.Command {
-	return group("ca", "Make or bring the CA, while the daemon is stopped", newCACreate(), newCAImport())
+	return group("ca", "Make, bring or claim the CA, while the daemon is stopped", newCACreate(), newCAImport(), newCAAdopt())
 }
 
 func newCACreate() *cobra.Command {
@@ -87,3 +89,52 @@ func describe(cmd *cobra.Command, done string, c *config.Config, g *signer.Gener
 	}
 	return err
 }
+
+func newCAAdopt() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "adopt --fingerprint FINGERPRINT",
+		Short: "Let this signer sign for the cluster, whoever does so by etcd",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd, config.DefaultPath)
+	fingerprint := cmd.Flags().String("fingerprint", "", "the `FINGERPRINT` of the CA that is to sign, which must be here")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *fingerprint == "" {
+			return usagef("adopt needs --fingerprint; signerd check prints that of the CA that is here")
+		}
+		s, err := load(*path, time.Now())
+		if err != nil {
+			return exit(exitConfig, err)
+		}
+		if is := s.authority.Active().Fingerprint(); is != *fingerprint {
+			return exit(exitConfig, fmt.Errorf("the CA that signs here is %s, not %s", is, *fingerprint))
+		}
+		return adopt(cmd, s)
+	}
+	return cmd
+}
+
+// adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
+func adopt(cmd *cobra.Command, s *setup) error {
+	ledger, _, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{})
+	if err != nil {
+		return exitForState(err)
+	}
+	defer ledger.Close() //nolint:errcheck // what counts is on disk
+	cluster, err := s.connect(signer.New(s.config.Cluster, s.identity, s.authority, ledger))
+	if err != nil {
+		return exit(exitConfig, err)
+	}
+	defer cluster.Close() //nolint:errcheck // nothing is left to do on it
+	ctx, cancel := context.WithTimeout(cmd.Context(), adoptTimeout)
+	defer cancel()
+	if err := rotation.Adopt(ctx, s.authority, cluster); err != nil {
+		return exit(exitRetry, err)
+	}
+	tenure := s.authority.Tenure()
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "adopted: the signer %s signs, in epoch %d, and no other one; start it: systemctl start signerd\n", tenure.Signer, tenure.Epoch)
+	return err
+}
+
+// adoptTimeout bounds the talk with etcd.
+const adoptTimeout = 15 * time.Second

@@ -79,7 +79,7 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 // with another CA, it signs no more until a person has decided.
 func (k *keeper) claim(ctx context.Context) error {
 	err := rotation.Claim(ctx, k.signer.Authority(), k.cluster)
-	if err == nil || errors.Is(err, rotation.ErrSuperseded) || errors.Is(err, rotation.ErrForeign) {
+	if err == nil || rotation.Forbids(err) {
 		k.signer.Stop(err)
 	}
 	return err
@@ -114,7 +114,7 @@ func (k *keeper) note(err error) {
 	}
 	k.trouble = trouble
 	if err != nil {
-		if errors.Is(err, rotation.ErrSuperseded) || errors.Is(err, rotation.ErrForeign) {
+		if rotation.Forbids(err) {
 			k.log.Error().Err(err).Msg("nothing is signed any more")
 			return
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/signerd/signerd/internal/authkeys"
 	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/version"
 	"github.com/signerd/signerd/peers"
@@ -67,13 +68,6 @@ func gcPercent() int {
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
-	undone, err := s.authority.Recover()
-	if err != nil {
-		return exit(exitConfig, err)
-	}
-	if undone != "" {
-		log.Warn().Str("step", string(undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
-	}
 	options := signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
 	var watch *watch // nil: nobody reads metrics, and nobody pays for them
 	if s.config.Metrics != "" {
@@ -88,18 +82,26 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if cut > 0 {
 		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
 	}
+	// The ledger's lock keeps another daemon out, which may be in the middle of a step.
+	undone, err := s.authority.Recover()
+	if err != nil {
+		return exit(exitConfig, err)
+	}
+	if undone != "" {
+		log.Warn().Str("step", string(undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
+	}
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent())
 	}
 	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
-	cluster, err := peers.Connect(s.config.Etcd, peers.Credentials{
-		Roots:       s.roots,
-		Certificate: commands.NewSelf(authority).Certificate,
-	})
+	cluster, err := s.connect(authority)
 	if err != nil {
 		return exit(exitConfig, err)
 	}
 	defer logClose(log, "etcd", cluster.Close)
+	if err := mayStart(ctx, s.authority, cluster); err != nil {
+		return exit(exitConfig, err)
+	}
 	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
 	desk.SetKeys(s.keys)
 	serving := sshfront.Options{
@@ -137,6 +139,20 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)
+}
+
+// startPatience is how long the start waits for etcd to say who signs. Without it the
+// daemon serves, and asks later.
+const startPatience = 500 * time.Millisecond
+
+// mayStart says why nothing must be signed here.
+func mayStart(ctx context.Context, authority *signer.Authority, cluster *peers.Cluster) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if err := rotation.Claim(ctx, authority, cluster); rotation.Forbids(err) {
+		return err
+	}
+	return nil
 }
 
 // runUntilSignal serves until SIGTERM or SIGINT, then lets commands finish.

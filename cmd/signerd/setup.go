@@ -10,8 +10,10 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/internal/authkeys"
+	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/sshfront"
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -77,6 +79,11 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 		}
 	}
 	return certificates, nil
+}
+
+// connect connects to etcd as signerd itself.
+func (s *setup) connect(authority *signer.Signer) (*peers.Cluster, error) {
+	return peers.Connect(s.config.Etcd, peers.Credentials{Roots: s.roots, Certificate: commands.NewSelf(authority).Certificate})
 }
 
 // roots gives the CAs by which signerd knows etcd.

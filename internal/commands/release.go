@@ -13,7 +13,7 @@ import (
 // release ends the hold of a name. That nobody holds it is success, and said.
 func release(ctx context.Context, c *caller, command wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
 	text, err := c.release(ctx, command.Name)
-	return wire.Answer{Output: []byte(text + "\n")}, err
+	return lines(text), err
 }
 
 var errHalfRemoved = errors.New("removed, but its name is still held")
@@ -38,7 +38,7 @@ func remove(ctx context.Context, c *caller, command wire.Command, _ sshfront.Std
 	if removed {
 		text = "removed " + command.Name + " from etcd"
 	}
-	return wire.Answer{Output: []byte(text + "; " + released + "\n")}, err
+	return lines(text + "; " + released), err
 }
 
 func (c *caller) release(ctx context.Context, name string) (string, error) {

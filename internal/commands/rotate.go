@@ -18,6 +18,9 @@ func rotate(ctx context.Context, c *caller, command wire.Command, stdin sshfront
 	switch command.Step {
 	case wire.StepStatus:
 		return wire.Answer{Output: []byte(driver.Status(ctx))}, nil
+	case wire.StepAuto:
+		text, err := driver.Auto(ctx, c.asker())
+		return lines(text), err
 	case wire.StepPrepareFrom:
 		body, err := stdin(ctx)
 		if err != nil {
@@ -29,8 +32,8 @@ func rotate(ctx context.Context, c *caller, command wire.Command, stdin sshfront
 		step = signer.Prepare
 	}
 	text, err := driver.Do(ctx, step, supplied, c.asker())
-	if err != nil {
-		return wire.Answer{}, err
-	}
-	return wire.Answer{Output: []byte(text + "\n")}, nil
+	return lines(text), err
 }
+
+// lines is an answer of text.
+func lines(text string) wire.Answer { return wire.Answer{Output: []byte(text + "\n")} }

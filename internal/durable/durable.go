@@ -57,8 +57,9 @@ func CreateFor(owner Owner, path string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer staged.Cleanup()                            //nolint:errcheck // removes the staged name; the file stays under path
-	if owner != (Owner{os.Geteuid(), os.Getegid()}) { // a daemon may be forbidden to ask for what is so
+	defer staged.Cleanup() //nolint:errcheck // removes the staged name; the file stays under path
+	// A daemon may be forbidden to ask for what is so already.
+	if owner != (Owner{os.Geteuid(), os.Getegid()}) {
 		if err := staged.Chown(owner.UID, owner.GID); err != nil {
 			return err
 		}

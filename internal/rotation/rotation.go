@@ -5,6 +5,7 @@ package rotation
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -62,6 +63,27 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		return "", err
 	}
 	return describe(authority), nil
+}
+
+// Auto does every step whose gate lets it, one after the other. At rest it begins only
+// where the CA is to be replaced: when a tenth of its life is left. It says what is so
+// at the end; the error is that of the step that is blocked.
+func (d *Driver) Auto(ctx context.Context, by signer.Asker) (string, error) {
+	authority := d.signer.Authority()
+	for begun := false; ; begun = true {
+		phase := authority.Phase()
+		if phase == signer.Resting && (begun || !ageing(authority.Active().Certificate, d.now())) {
+			return describe(authority), nil
+		}
+		if _, err := d.Do(ctx, phase.Next(), nil, by); err != nil {
+			return "", err
+		}
+	}
+}
+
+// ageing says whether a tenth of a CA's life or less is left.
+func ageing(c *x509.Certificate, now time.Time) bool {
+	return c.NotAfter.Sub(now) < c.NotAfter.Sub(c.NotBefore)/10
 }
 
 // describe says where a rotation stands, what happens by itself, and what comes next.

@@ -33,10 +33,11 @@ const (
 const (
 	StepPrepareFrom = "prepare --from" // takes a CA that was made elsewhere from stdin
 	StepStatus      = "status"
+	StepAuto        = "auto" // whatever comes next and its gate allows
 )
 
 // Steps are what may follow "rotate".
-var Steps = []string{"prepare", StepPrepareFrom, "activate", "retire", "finish", "rollback", "abort", StepStatus}
+var Steps = []string{"prepare", StepPrepareFrom, "activate", "retire", "finish", "rollback", "abort", StepAuto, StepStatus}
 
 // Questions are the commands of one fixed word, which change nothing.
 var Questions = []Verb{Help, GetCertificate, GetPeers, GetTopology, GetStatus}
