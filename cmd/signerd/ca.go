@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,7 +129,9 @@ func adopt(cmd *cobra.Command, s *setup) error {
 	defer cluster.Close() //nolint:errcheck // nothing is left to do on it
 	ctx, cancel := context.WithTimeout(cmd.Context(), adoptTimeout)
 	defer cancel()
-	if err := rotation.Adopt(ctx, s.authority, cluster); err != nil {
+	err = rotation.Adopt(ctx, s.authority, cluster)
+	// What root has written here is the daemon's.
+	if err := errors.Join(err, durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger)); err != nil {
 		return exit(exitRetry, err)
 	}
 	tenure := s.authority.Tenure()

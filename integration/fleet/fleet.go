@@ -227,7 +227,7 @@ func (w *World) KnownHosts(t *testing.T) string {
 func (w *World) SSH(t *testing.T, stdin string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("ssh", append([]string{"-F", "none", "-i", w.Path("operator"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-		"-o", "UserKnownHostsFile=" + w.KnownHosts(t), "-o", "ConnectTimeout=5", "signer@" + w.Bed.Address(11)}, args...)...)
+		"-o", "UserKnownHostsFile=" + w.KnownHosts(t), "-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=3", "signer@" + w.Bed.Address(11)}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
