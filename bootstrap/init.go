@@ -164,14 +164,13 @@ func (b *boot) withSigner(use func(*signer.Signer) error) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := authority.Recover(); err != nil {
-		return err
-	}
 	ledger, _, err := signer.OpenLedger(ledgerDir, signer.LedgerOptions{})
 	if err != nil {
 		return err
 	}
-	err = use(signer.New(b.plan.Cluster, signer.DefaultIdentity(b.plan.Cluster), authority, ledger))
+	if _, err = authority.Recover(b.now()); err == nil {
+		err = use(signer.New(b.plan.Cluster, signer.DefaultIdentity(b.plan.Cluster), authority, ledger))
+	}
 	return errors.Join(err, ledger.Close(), durable.HandOver(authorityDir), durable.HandOver(ledgerDir))
 }
 

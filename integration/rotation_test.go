@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -201,14 +203,32 @@ func TestRotationToSuppliedCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	certificate, key := read(t, l.Path("root.crt")), read(t, l.Path("root.key"))
+	sameKey := read(t, l.Path("authority/active.key"))
+	for i, args := range [][]string{
+		{"-key", "authority/active.key", "-subj", "/CN=the same key", "-addext", "keyUsage=critical,keyCertSign"},
+		{"-newkey", "rsa:2048", "-nodes", "-keyout", "constrained.key", "-subj", "/CN=constrained", "-addext", "nameConstraints=critical,permitted;DNS:example.com"},
+		{"-newkey", "rsa:2048", "-nodes", "-keyout", "clients.key", "-subj", "/CN=clients", "-addext", "extendedKeyUsage=clientAuth"},
+	} {
+		if _, err := l.Run("", "openssl", append([]string{"req", "-x509", "-days", "3650", "-addext", "basicConstraints=critical,CA:TRUE", "-out", fmt.Sprintf("odd-%d.crt", i)}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameKey += read(t, l.Path("odd-0.crt"))
+	if _, err := l.Run("", "openssl", "req", "-x509", "-key", "root.key", "-out", "short.crt", "-days", "20", "-subj", "/CN=short", "-addext", "basicConstraints=critical,CA:TRUE"); err != nil {
+		t.Fatal(err)
+	}
 	for what, test := range map[string]struct{ stdin, says string }{
-		"no key":         {certificate, "no PEM private key"},
-		"no certificate": {key, "no PEM certificate"},
-		"nothing":        {"", "no PEM certificate"},
-		"no PEM":         {"hello", "no PEM"},
-		"another key":    {certificate + read(t, l.Path("authority/active.key")), "not the certificate's"},
-		"no CA":          {read(t, l.Members["etcd-1"].Dir+"/member.crt") + read(t, l.Members["etcd-1"].Dir+"/member.key"), "not a CA's"},
-		"the CA itself":  {read(t, l.Path("authority/active.crt")) + read(t, l.Path("authority/active.key")), "two generations"},
+		"names that it may not sign":  {read(t, l.Path("odd-1.crt")) + read(t, l.Path("constrained.key")), "would not be accepted"},
+		"usages that it may not sign": {read(t, l.Path("odd-2.crt")) + read(t, l.Path("clients.key")), "would not be accepted"},
+		"too short a life":            {read(t, l.Path("short.crt")) + key, "must outlive"},
+		"no key":                      {certificate, "no PEM private key"},
+		"no certificate":              {key, "no PEM certificate"},
+		"nothing":                     {"", "no PEM certificate"},
+		"no PEM":                      {"hello", "no PEM"},
+		"another key":                 {certificate + read(t, l.Path("authority/active.key")), "not the certificate's"},
+		"no CA":                       {read(t, l.Members["etcd-1"].Dir+"/member.crt") + read(t, l.Members["etcd-1"].Dir+"/member.key"), "not a CA's"},
+		"another of its key":          {sameKey, "have one key"},
+		"the CA itself":               {read(t, l.Path("authority/active.crt")) + read(t, l.Path("authority/active.key")), "two generations"},
 	} {
 		t.Log(what)
 		refused(t, l, 3, test.says, test.stdin, "rotate", "prepare", "--from")
@@ -230,6 +250,14 @@ func TestRotationToSuppliedCA(t *testing.T) {
 	}
 
 	ssh(t, l, certificate+key, "rotate", "prepare", "--from")
+	if answer := ssh(t, l, certificate+key, "rotate", "prepare", "--from"); !strings.Contains(answer, "nothing was to be done") {
+		t.Errorf("the same again: %s", answer)
+	}
+	if _, err := l.Run("", "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "later.key", "-out", "later.crt", "-days", "3650", "-subj", "/CN=later",
+		"-addext", "basicConstraints=critical,CA:TRUE"); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, l, 75, "a rotation to another CA goes on", read(t, l.Path("later.crt"))+read(t, l.Path("later.key")), "rotate", "prepare", "--from")
 	block, _ := pem.Decode([]byte(certificate))
 	if bundle := ssh(t, l, "", "get-certificate"); !strings.Contains(bundle, string(pem.EncodeToMemory(block))) {
 		t.Errorf("the bundle: %s", bundle)
@@ -289,7 +317,7 @@ func TestTwins(t *testing.T) {
 			return lab.ExitCode(err) == 75 && strings.Contains(err.Error(), test.says)
 		})
 		refused(t, l, 75, test.says, "", "rotate", "prepare")
-		ssh(t, l, "", "get-certificate")
+		refused(t, l, 75, test.says, "", "get-certificate")
 		if err := l.Signer.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -394,6 +422,11 @@ func TestRotationByBundle(t *testing.T) {
 		t.Error(err)
 	}
 	ssh(t, l, "", "release", "kubemaster-01")
+	// Nobody here knows what the CA signed before it was imported, a moment ago.
+	refused(t, l, 75, "has only what was signed since the CA came here", "", "rotate", "retire")
+	state := read(t, l.Path("authority/state.json"))
+	yesterday := time.Now().Add(-25 * time.Hour).UTC().Format(time.RFC3339)
+	write(t, l.Path("authority/state.json"), regexp.MustCompile(`"unknown_before": "[^"]*"`).ReplaceAllString(state, `"unknown_before": "`+yesterday+`"`))
 	ssh(t, l, "", "rotate", "retire")
 	refused(t, l, 75, "still accepts certificates by", "", "rotate", "finish")
 	write(t, l.Path("ca.crt"), ssh(t, l, "", "get-certificate"))
@@ -415,6 +448,10 @@ func TestRotateAuto(t *testing.T) {
 	}
 	newClient(t, l, "kubemaster-01")
 	ssh(t, l, "", "rotate", "prepare")
+	ssh(t, l, "", "rotate", "activate")
+	ssh(t, l, "", "rotate", "rollback")
+	refused(t, l, 75, "the last step led back", "", "rotate", "auto")
+	ssh(t, l, "", "rotate", "activate")
 	refused(t, l, 75, "rotate retire waits for etcd-1", "", "rotate", "auto")
 	renewMember(t, l, m)
 	refused(t, l, 75, "kubemaster-01 has a certificate by", "", "rotate", "auto")

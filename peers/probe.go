@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -42,8 +43,12 @@ func Ask(ctx context.Context, scheme, host string, config *tls.Config) error {
 // connection that is reset may have lost the refusal.
 const probeTries = 3
 
+// What a server says of a certificate whose CA it does not know (RFC 8446, 6.2): Go's
+// own before 1.22 said only that it is bad.
+var refusals = []tls.AlertError{48, 42}
+
 // Admits says whether a port of etcd, host:port, lets the owner of credentials in. A
-// refusal is an alert of TLS; anything else that goes wrong is an error.
+// refusal is that its CA is not known there; anything else that goes wrong is an error.
 func Admits(ctx context.Context, host string, credentials Credentials) (bool, error) {
 	var err error
 	for range probeTries {
@@ -51,7 +56,11 @@ func Admits(ctx context.Context, host string, credentials Credentials) (bool, er
 			return true, nil
 		}
 		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
-			return false, nil
+			// The alert's own type is not exported, but its text is.
+			if slices.ContainsFunc(refusals, func(a tls.AlertError) bool { return a.Error() == e.Err.Error() }) {
+				return false, nil
+			}
+			break
 		}
 	}
 	return false, withoutPorts(err)

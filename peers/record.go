@@ -47,43 +47,38 @@ type Signing struct {
 	Signer      string `json:"signer"`
 }
 
-// Signing gives who signs for the cluster; nil if nobody ever said so. The error wraps
+// Signing gives who signs for the cluster, and a revision for SetSigning; nil and 0 if
+// nobody ever said so. What is not signerd's is a Signing of nobody. The error wraps
 // ErrAway.
-func (c *Cluster) Signing(ctx context.Context) (*Signing, error) {
+func (c *Cluster) Signing(ctx context.Context) (*Signing, int64, error) {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	response, err := c.client.Get(bounded, signingKey)
 	if err != nil {
-		return nil, c.away(ctx, "reading who signs", err)
+		return nil, 0, c.away(ctx, "reading who signs", err)
 	}
 	if len(response.Kvs) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	var s Signing
-	if err := json.Unmarshal(response.Kvs[0].Value, &s); err != nil {
-		return nil, fmt.Errorf("etcd's key %s is not signerd's: %w", signingKey, err)
+	if json.Unmarshal(response.Kvs[0].Value, &s) != nil {
+		s = Signing{}
 	}
-	return &s, nil
+	return &s, response.Kvs[0].ModRevision, nil
 }
 
-// SetSigning puts next in the place of before, which Signing gave. The error wraps
-// ErrBusy if something else stands there by now, or ErrAway.
-func (c *Cluster) SetSigning(ctx context.Context, before *Signing, next Signing) error {
+// SetSigning puts a Signing in the place of the one of a revision. The error wraps
+// ErrBusy if another one stands there by now, or ErrAway.
+func (c *Cluster) SetSigning(ctx context.Context, revision int64, next Signing) error {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	unchanged := clientv3.Compare(clientv3.CreateRevision(signingKey), "=", 0)
-	if before != nil {
-		value, err := json.Marshal(before)
-		if err != nil {
-			return err
-		}
-		unchanged = clientv3.Compare(clientv3.Value(signingKey), "=", string(value))
-	}
 	value, err := json.Marshal(next)
 	if err != nil {
 		return err
 	}
-	answer, err := c.client.Txn(bounded).If(unchanged).Then(clientv3.OpPut(signingKey, string(value))).Commit()
+	answer, err := c.client.Txn(bounded).
+		If(clientv3.Compare(clientv3.ModRevision(signingKey), "=", revision)).
+		Then(clientv3.OpPut(signingKey, string(value))).Commit()
 	switch {
 	case err != nil:
 		return c.away(ctx, "writing who signs", err)

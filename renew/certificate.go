@@ -127,8 +127,15 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status
 	if err != nil {
 		return err
 	}
-	crossed := crossed(status)
-	if err := member.WriteCrossed(crossed); err != nil {
+	again, err := s.status(ctx, client)
+	if err != nil {
+		return err
+	}
+	if !slices.EqualFunc(status.Generations, again.Generations, wire.GenerationStatus.Equal) {
+		return errors.New("the CA is being replaced at this very moment: a later run takes what is so then")
+	}
+	crossed := crossedBy(status)
+	if err := member.WriteCrossed(needNotLoad(status)); err != nil {
 		return err
 	}
 	// The CAs come first, whatever becomes of the certificate: the others may show
@@ -232,9 +239,9 @@ func (s *syncer) skew(signers time.Time) error {
 		ErrClock, now.UTC().Format(time.RFC3339), signers.UTC().Format(time.RFC3339))
 }
 
-// crossed gives the fingerprints of the CAs whose certificates lead to the CA before
-// them too, so that nobody needs to trust them yet.
-func crossed(status *wire.ClusterStatus) []string {
+// crossedBy gives the fingerprints of the CAs whose certificates lead to the CA before
+// them too.
+func crossedBy(status *wire.ClusterStatus) []string {
 	var prints []string
 	for _, g := range status.Generations {
 		if g.Cross {
@@ -242,6 +249,15 @@ func crossed(status *wire.ClusterStatus) []string {
 		}
 	}
 	return prints
+}
+
+// needNotLoad gives those of them that nobody needs to trust yet: the CA before is
+// trusted still.
+func needNotLoad(status *wire.ClusterStatus) []string {
+	if slices.ContainsFunc(status.Generations, func(g wire.GenerationStatus) bool { return g.Role == string(signer.Inactive) }) {
+		return nil
+	}
+	return crossedBy(status)
 }
 
 // acceptable checks a bundle before it takes the place of the one that is there.

@@ -27,7 +27,8 @@ type Authority struct {
 	changing sync.Mutex   // held by a step of a rotation
 	mu       sync.RWMutex // guards what follows; held for reading until a certificate is recorded
 	set      set
-	tenure   Tenure
+	standing standing
+	changes  int // of the set, since the start
 }
 
 // LoadAuthority reads the authority in dir. A generation needs its certificate
@@ -44,7 +45,7 @@ func LoadAuthority(dir string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
-	return &Authority{dir: dir, tenure: s.Tenure, set: set}, nil
+	return &Authority{dir: dir, set: set, standing: s.standing}, nil
 }
 
 // loadSet reads the generations that a state names.
@@ -138,13 +139,23 @@ func generationOf(certificate *x509.Certificate, key crypto.Signer, role Role) (
 	if err != nil {
 		return nil, err
 	}
-	return &Generation{ID: hex.EncodeToString(keyID)[:8], Role: role, Certificate: certificate, key: key}, nil
+	if len(keyID) < idSize { // whoever made it numbers its CAs
+		key, err := PublicKeyOf(certificate.PublicKey)
+		if err != nil {
+			return nil, err
+		}
+		keyID = key.ID()
+	}
+	return &Generation{ID: hex.EncodeToString(keyID[:idSize]), Role: role, Certificate: certificate, key: key}, nil
 }
+
+// idSize is how many bytes of its key identifier name a generation.
+const idSize = 4
 
 // keyIDOf gives a CA certificate's subject key identifier; CAs without one are
 // given that of their key.
 func keyIDOf(certificate *x509.Certificate) ([]byte, error) {
-	if len(certificate.SubjectKeyId) >= 4 {
+	if len(certificate.SubjectKeyId) > 0 {
 		return certificate.SubjectKeyId, nil
 	}
 	key, err := encodedPublicKey(certificate.PublicKey, certificate.RawSubjectPublicKeyInfo)
@@ -187,26 +198,65 @@ func (a *Authority) Rotating() (old, next *Generation) {
 func (a *Authority) Active() *Generation { return a.current().active() }
 
 // Tenure gives which signer this is.
-func (a *Authority) Tenure() Tenure {
+func (a *Authority) Tenure() Tenure { return a.stands().Tenure }
+
+// Superseded says whether another signer was seen to have taken over.
+func (a *Authority) Superseded() bool { return a.stands().Superseded }
+
+// Paused says whether the last step led back: a person may have had a reason.
+func (a *Authority) Paused() bool { return a.stands().Paused }
+
+// UnknownBefore gives when the CA came here: what it signed before may not be in the
+// ledger. It is zero for a CA that was made here.
+func (a *Authority) UnknownBefore() time.Time { return a.stands().UnknownBefore }
+
+func (a *Authority) stands() standing {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.tenure
+	return a.standing
+}
+
+// Supersede notes that another signer took over. It is on disk when this returns.
+func (a *Authority) Supersede() error {
+	return a.restate(func(s *standing) error {
+		s.Superseded = true
+		return nil
+	})
 }
 
 // TakeOver begins a new tenure, later than this one and than an epoch. It is on disk
 // when this returns.
 func (a *Authority) TakeOver(epoch uint64) error {
+	return a.restate(func(s *standing) (err error) {
+		s.Superseded = false
+		s.Tenure, err = newTenure(max(epoch, s.Tenure.Epoch))
+		return err
+	})
+}
+
+// restate changes what state.json says beside the generations.
+func (a *Authority) restate(change func(*standing) error) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	next, err := newTenure(max(epoch, a.tenure.Epoch))
-	if err != nil {
+	next := a.standing
+	if err := change(&next); err != nil || next == a.standing {
 		return err
 	}
 	if err := writeRecord(filepath.Join(a.dir, stateFile), a.set.state(next)); err != nil {
 		return err
 	}
-	a.tenure = next
+	a.standing = next
 	return nil
+}
+
+// Version counts the changes of the set, so that whoever looked at it sees whether it is
+// still the same.
+func (a *Authority) Version() int {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.changes
 }
 
 // Phase gives where a rotation stands.

@@ -146,7 +146,7 @@ func TestLink(t *testing.T) {
 	if err := errors.Join(os.Remove(link), os.Symlink("elsewhere", link)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := must(LoadAuthority(dir, noon)).Recover(); err != nil {
+	if _, err := must(LoadAuthority(dir, noon)).Recover(noon); err != nil {
 		t.Fatal(err)
 	}
 	if target, err := os.Readlink(link); err != nil || target != g.ID+".key" {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"reflect"
+	"slices"
 	"time"
 
 	"github.com/signerd/signerd/internal/durable"
@@ -13,18 +13,21 @@ import (
 
 // Change is a step of a rotation that is to be done.
 type Change struct {
-	Step Step
-	Next *Generation // of prepare: the generation that it brings
-	By   Asker
+	Step    Step
+	Version int         // of the authority, by which the step was judged
+	Next    *Generation // of prepare: the generation that it brings
+	By      Asker
 
 	// Agree is asked before the step counts, with the CA that will sign from then on.
 	// Certificates are issued meanwhile.
 	Agree func(active *Generation) error
 }
 
-// Rotate does one step. It counts from the moment when state.json says so: after an
-// error before it, or a crash, nothing has changed, and after it Recover brings the
-// rest in line. The error wraps ErrRetry where the step does not lead on from here.
+// Rotate does one step. It counts from the moment when state.json says so: what leads
+// there is undone after an error or a crash, and what follows is done by Recover. The
+// error wraps ErrRetry where the step does not lead on from here, or ErrRequest where
+// the new generation cannot follow this one; any other one does not say whether the step
+// counts.
 //
 // A certificate is recorded and signed by one set, so that after a step nothing more
 // is signed by a CA that is not active any more.
@@ -34,6 +37,9 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 		return fmt.Errorf("%w: another step of the rotation is being done; ask again", ErrRetry)
 	}
 	defer a.changing.Unlock()
+	if a.Version() != c.Version {
+		return fmt.Errorf("%w: another step of the rotation was done just now; ask again", ErrRetry)
+	}
 	before := a.current()
 	next := c.Next
 	if next != nil {
@@ -46,18 +52,22 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 	if err != nil {
 		return err
 	}
-	record := stepRecord{Version: stateVersion, Step: c.Step, From: before.ids(), To: to.state(a.Tenure())}
-	if next != nil {
-		record.Made = next.ID
+	if signs := to.active(); signs != before.active() && !outlivesMembers(signs, now) {
+		return fmt.Errorf("%w: %s expires at %s, before a member's certificate by it would", ErrRetry, signs.ID, signs.Certificate.NotAfter.Format(time.RFC3339))
 	}
+	record := stepRecord{Version: stateVersion, Step: c.Step, From: before.ids(), To: to.generations()}
 	if err := a.begin(record, next); err != nil {
 		return errors.Join(err, a.undo(record))
 	}
 	if err := c.Agree(to.active()); err != nil {
 		return errors.Join(err, a.undo(record))
 	}
-	if err := s.count(ctx, now, c, to); err != nil {
+	if err := s.ledger.rotate(ctx, now, c, to.active()); err != nil {
 		return errors.Join(err, a.undo(record))
+	}
+	if err := a.count(to, c.Step); err != nil {
+		// Whether it counts, Recover finds out.
+		return err
 	}
 	return a.settle(record.From, to)
 }
@@ -75,17 +85,16 @@ func (a *Authority) begin(record stepRecord, next *Generation) error {
 }
 
 // count lets a step count, from the next certificate on.
-func (s *Signer) count(ctx context.Context, now time.Time, c Change, to set) error {
-	if err := s.ledger.rotate(ctx, now, c, to.active()); err != nil {
-		return err
-	}
-	a := s.authority
+func (a *Authority) count(to set, step Step) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := writeRecord(filepath.Join(a.dir, stateFile), to.state(a.tenure)); err != nil {
+	standing := a.standing
+	standing.Paused = step == Rollback || step == Abort
+	if err := writeRecord(filepath.Join(a.dir, stateFile), to.state(standing)); err != nil {
 		return err
 	}
-	a.set = to
+	a.set, a.standing = to, standing
+	a.changes++
 	return nil
 }
 
@@ -116,21 +125,31 @@ func (a *Authority) eraseRest(id string, to set) error {
 	return eraseGeneration(a.dir, id)
 }
 
-// undo takes back a step that does not count.
+// undo takes back a step that does not count: the generation that it would have brought
+// is one that was not there.
 func (a *Authority) undo(record stepRecord) error {
-	if record.Made != "" {
-		if err := eraseGeneration(a.dir, record.Made); err != nil {
+	for _, g := range record.To {
+		if slices.Contains(record.From, g.ID) {
+			continue
+		}
+		if err := eraseGeneration(a.dir, g.ID); err != nil {
 			return err
 		}
 	}
 	return remove(a.dir, filepath.Join(a.dir, stepFile))
 }
 
-// Recover ends a step that a crash interrupted, as it counted or did not, and
-// rebuilds the links. It says which step was undone; empty: none.
-func (a *Authority) Recover() (undone Step, err error) {
+// Recover reads the directory anew, ends a step that was interrupted, as it counted or
+// did not, and rebuilds the links. It says which step was undone; empty: none. Nobody
+// else may be using the directory: the ledger's lock sees to that.
+func (a *Authority) Recover(now time.Time) (undone Step, err error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
 	if err := errors.Join(durable.Sweep(filepath.Join(a.dir, stateFile)), durable.Sweep(filepath.Join(a.dir, stepFile))); err != nil {
 		return "", err
+	}
+	if err := a.reload(now); err != nil {
+		return "", fmt.Errorf("reading the CA: %w", err)
 	}
 	all := a.current()
 	record, err := readStep(a.dir)
@@ -139,8 +158,29 @@ func (a *Authority) Recover() (undone Step, err error) {
 		return "", fmt.Errorf("reading the CA: %w", err)
 	case record == nil:
 		return "", link(a.dir, all.active())
-	case !reflect.DeepEqual(record.To, all.state(a.Tenure())):
+	case !slices.Equal(record.To, all.generations()):
 		return record.Step, errors.Join(a.undo(*record), link(a.dir, all.active()))
 	}
 	return "", a.settle(record.From, all)
+}
+
+// reload takes what the directory has, if it is another set.
+func (a *Authority) reload(now time.Time) error {
+	s, err := readState(a.dir)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.standing = s.standing
+	if slices.Equal(s.Generations, a.set.generations()) {
+		return nil
+	}
+	set, err := loadSet(a.dir, s, now)
+	if err != nil {
+		return err
+	}
+	a.set = set
+	a.changes++
+	return nil
 }

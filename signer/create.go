@@ -31,7 +31,7 @@ func CreateAuthority(dir, cluster, kind string, now time.Time) (*Generation, err
 	if err != nil {
 		return nil, err
 	}
-	return g, writeAuthority(dir, g)
+	return g, writeAuthority(dir, g, time.Time{})
 }
 
 // newCA makes a CA with a new key.
@@ -76,12 +76,12 @@ func newCA(cluster string, curve elliptic.Curve, now time.Time) (*Generation, er
 func ImportAuthority(dir string, certPEM, keyPEM []byte, now time.Time) (*Generation, error) {
 	g, err := newGeneration(certPEM, keyPEM, Active)
 	if err == nil {
-		err = checkLife(g.Certificate, now)
+		err = g.checkUse(now)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return g, writeAuthority(dir, g)
+	return g, writeAuthority(dir, g, now.UTC().Truncate(time.Second))
 }
 
 // CanCrossSign says whether the CA may sign another CA's certificate: the next

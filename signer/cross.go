@@ -8,6 +8,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
+	"slices"
 	"time"
 )
 
@@ -24,14 +27,17 @@ func (s *Signer) Successor(now time.Time) (*Generation, error) {
 // SuppliedSuccessor makes the generation that is to follow the active one of a CA
 // that was made elsewhere: its certificate and its unencrypted key, PEM, in any
 // order. The error wraps ErrRequest.
-func (s *Signer) SuppliedSuccessor(data []byte, now time.Time) (*Generation, error) {
+func SuppliedSuccessor(data []byte, now time.Time) (*Generation, error) {
 	certPEM, keyPEM, err := splitPEM(data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrRequest, err)
 	}
 	g, err := newGeneration(certPEM, keyPEM, Passive)
 	if err == nil {
-		err = errors.Join(checkLife(g.Certificate, now), set{s.authority.Active(), g}.check())
+		err = g.checkUse(now)
+	}
+	if err == nil && !outlivesMembers(g, now) {
+		err = fmt.Errorf("the CA expires at %s: it must outlive the members' certificates", g.Certificate.NotAfter.Format(time.RFC3339))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrRequest, err)
@@ -87,19 +93,49 @@ func (g *Generation) crossSigned(old *Generation, now time.Time) (*Generation, e
 	return &crossed, nil
 }
 
-func latest(times ...time.Time) time.Time {
-	last := times[0]
-	for _, t := range times[1:] {
-		if t.After(last) {
-			last = t
-		}
-	}
-	return last
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
+
+func earliest(times ...time.Time) time.Time { return slices.MinFunc(times, time.Time.Compare) }
+
+// outlivesMembers says whether a CA is valid for longer than what it would sign.
+func outlivesMembers(g *Generation, now time.Time) bool {
+	return g.Certificate.NotAfter.After(now.Add(memberLife))
 }
 
-func earliest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
+// checkUse refuses a CA that is not valid at now, or whose own certificate forbids what
+// it is to sign: by name constraints, usages or an extension that verifiers do not know.
+// With a cross certificate that would show only when the CA before it is gone.
+func (g *Generation) checkUse(now time.Time) error {
+	if err := checkLife(g.Certificate, now); err != nil {
+		return err
 	}
-	return b
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return err
+	}
+	trial := &x509.Certificate{
+		SerialNumber: serial, NotBefore: latest(now.Add(-backdate), g.Certificate.NotBefore), NotAfter: now.Add(time.Second),
+		ExtKeyUsage: member.extended, DNSNames: []string{"localhost", PeerName("trial")},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, URIs: []*url.URL{DefaultIdentity("trial").of(member.role, "trial")},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, trial, g.Certificate, key.Public(), g.key)
+	if err != nil {
+		return err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(g.Certificate)
+	for _, usage := range member.extended {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			return fmt.Errorf("what it signs would not be accepted: %v", err)
+		}
+	}
+	return nil
 }

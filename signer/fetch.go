@@ -32,8 +32,11 @@ func (h *holds) unaware(e Entry) []string {
 	if e.Key != "" {
 		names = h.byKey[e.Key]
 	}
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return h.byName[name].fetched == e.Generation })
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return h.byName[name].fetched == h.has(e.Generation) })
 }
+
+// has is the bundle of this rotation with a generation.
+func (h *holds) has(generation string) fetched { return fetched{generation, h.rotations} }
 
 // fetch adds a line of a fetch. What it gives undoes it.
 func (h *holds) fetch(e Entry) (undo func()) {
@@ -42,7 +45,7 @@ func (h *holds) fetch(e Entry) (undo func()) {
 	for i, name := range names {
 		before[i] = h.byName[name]
 		after := *before[i]
-		after.fetched = e.Generation
+		after.fetched = h.has(e.Generation)
 		h.byName[name] = &after
 	}
 	return func() {
@@ -71,14 +74,15 @@ func (l *Ledger) Unexpired(g *Generation, now time.Time) []Lasting {
 	})
 }
 
-// Unfetched gives the clients that have certificates at now and have not fetched a
-// bundle with a generation, by name.
+// Unfetched gives the clients that have not fetched a bundle with a generation in this
+// rotation, by name: those whose certificates live, or have expired so lately that they
+// may come back.
 func (l *Ledger) Unfetched(g *Generation, now time.Time) []Lasting {
 	return l.clients(now, func(s *nameState) time.Time {
-		if s.fetched == g.ID {
+		if s.fetched == l.holds.has(g.ID) {
 			return time.Time{}
 		}
-		return s.hold.NotAfter
+		return s.hold.NotAfter.Add(forgotten)
 	})
 }
 

@@ -80,13 +80,21 @@ type holds struct {
 	byName  map[string]*nameState
 	byKey   map[string][]string // key fingerprint to names held
 	byAsker map[Asker][]string  // who asked last to names held
+
+	rotations int // how many were begun or given up
 }
 
 type nameState struct {
 	hold    *Hold       // nil: released
 	recent  []time.Time // the last issues, at most perHour of them
 	issuers []issuer    // that certificates live by, or lived; none: released
-	fetched string      // the newest generation in the last bundle that the holder fetched
+	fetched fetched     // the last bundle of a rotation that the holder has
+}
+
+// fetched is a bundle that was handed out: the new generation in it, in which rotation.
+type fetched struct {
+	generation string
+	rotation   int
 }
 
 // issuer is until when a name has certificates by a generation.
@@ -143,8 +151,13 @@ func (h *holds) memberAt(e Entry) string {
 
 // apply adds one line. What it gives undoes it.
 func (h *holds) apply(e Entry) (undo func()) {
-	if e.Event == Fetched {
+	switch {
+	case e.Event == Fetched:
 		return h.fetch(e)
+	case e.Event == Rotated && (e.Step == Prepare || e.Step == Abort):
+		// What was fetched before counts for nothing.
+		h.rotations++
+		return func() { h.rotations-- }
 	}
 	if e.Name == "" || internal(e.Profile) {
 		return func() {}
@@ -163,7 +176,7 @@ func (h *holds) apply(e Entry) (undo func()) {
 	case Voided:
 		after.hold = after.hold.without(e.Serial)
 	case Released:
-		after.hold, after.issuers, after.fetched = nil, nil, ""
+		after.hold, after.issuers, after.fetched = nil, nil, fetched{}
 	}
 	h.set(e.Name, after)
 	return func() {
@@ -177,6 +190,9 @@ func (h *holds) apply(e Entry) (undo func()) {
 func (s *nameState) issue(e Entry) {
 	hold := &Hold{Name: e.Name, Profile: e.Profile, Addresses: e.Addresses, Key: e.Key, Serial: e.Serial, NotAfter: e.NotAfter,
 		issued: e.Time, asker: Asker{e.SSHKey, e.Source}}
+	if s.hold == nil || s.hold.Key != hold.Key && s.hold.asker != hold.asker {
+		s.fetched = fetched{} // it is another machine
+	}
 	hold.follow(s.hold)
 	// A clock that went back must not shorten what is out already.
 	if s.hold != nil && s.hold.Key == e.Key && s.hold.NotAfter.After(e.NotAfter) {

@@ -41,8 +41,9 @@ func (s *Signer) Ledger() *Ledger { return s.ledger }
 // clients may learn; with none it goes on.
 func (s *Signer) Stop(reason error) { s.stopped.Store(&reason) }
 
-// mayIssue says why nothing is signed.
-func (s *Signer) mayIssue() error {
+// Stopped says why this signer signs no more; nil while it does. The error wraps
+// ErrRetry.
+func (s *Signer) Stopped() error {
 	if reason := s.stopped.Load(); reason != nil && *reason != nil {
 		return fmt.Errorf("%w: this signer signs no more: %w", ErrRetry, *reason)
 	}
@@ -87,7 +88,7 @@ func (c *Certificate) Pair(key crypto.Signer) (*tls.Certificate, error) {
 // signed; any other error is a fault of ours, or that the client went away, and
 // the ledger then says that the certificate is void.
 func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certificate, error) {
-	if err := s.mayIssue(); err != nil && !order.Subject.profile.internal {
+	if err := s.Stopped(); err != nil && !order.Subject.profile.internal {
 		return nil, err
 	}
 	// No step of a rotation counts until the certificate is recorded.
@@ -102,6 +103,9 @@ func (s *Signer) issue(ctx context.Context, now time.Time, order Order, ca *Gene
 		return nil, err
 	}
 	template := s.template(now, order.Subject, order.Key, serial)
+	if order.Subject.profile.internal { // signerd makes itself a new one in time
+		template.NotAfter = earliest(template.NotAfter, ca.Certificate.NotAfter)
+	}
 	if err := fitLife(template, ca.Certificate); err != nil {
 		return nil, err
 	}
@@ -133,7 +137,7 @@ func (s *Signer) Probe(ctx context.Context, now time.Time, g *Generation, key Pu
 
 // Check says whether Issue would refuse an order now, without doing anything.
 func (s *Signer) Check(now time.Time, order Order) error {
-	if err := s.mayIssue(); err != nil {
+	if err := s.Stopped(); err != nil {
 		return err
 	}
 	template := s.template(now, order.Subject, order.Key, nil)

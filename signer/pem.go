@@ -118,6 +118,15 @@ func encodePrivateKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
+// EncodeCertificates gives certificates as PEM.
+func EncodeCertificates(certificates []*x509.Certificate) []byte {
+	var text []byte
+	for _, c := range certificates {
+		text = append(text, EncodeCertificate(c.Raw)...)
+	}
+	return text
+}
+
 // splitPEM parts the certificates of a PEM file from the private key.
 func splitPEM(data []byte) (certificates, key []byte, err error) {
 	for {

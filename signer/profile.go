@@ -62,6 +62,9 @@ var (
 // internal says whether a profile's certificates never leave the signer.
 func internal(name string) bool { return name == self.name || name == probe.name }
 
+// ClientLife is how long a client's certificate is valid.
+const ClientLife = clientLife
+
 // probeLife is how long a probe is valid.
 const probeLife = time.Hour
 

@@ -132,10 +132,10 @@ func (s set) phase() Phase {
 
 // check holds a set to the invariant of roles: exactly one is active, at most one
 // passive, and no two bear the same name, since TLS announces trust by name
-// (RFC 8446, 4.2.4).
+// (RFC 8446, 4.2.4), or have the same key.
 func (s set) check() error {
 	count := map[Role]int{}
-	names := map[string]bool{}
+	names, keys, ids := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, g := range s {
 		switch g.Role {
 		case Active, Passive, Inactive:
@@ -148,6 +148,11 @@ func (s set) check() error {
 			return fmt.Errorf("two generations are called %q", g.Certificate.Subject)
 		}
 		names[subject] = true
+		key := string(g.Certificate.RawSubjectPublicKeyInfo)
+		if keys[key] || ids[g.ID] {
+			return fmt.Errorf("two generations have one key, or one key identifier (%s): a rotation is to another key", g.ID)
+		}
+		keys[key], ids[g.ID] = true, true
 	}
 	if count[Active] != 1 || count[Passive] > 1 {
 		return fmt.Errorf("%d generations are active and %d passive; one is active and at most one passive", count[Active], count[Passive])
@@ -168,6 +173,9 @@ func (s set) after(step Step, next *Generation) (set, error) {
 	switch step {
 	case Prepare:
 		to = set{s[0], next.as(Passive)}
+		if err := to.check(); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrRequest, err)
+		}
 	case Finish:
 		rest := s[1].as(Active)
 		rest.Cross = nil

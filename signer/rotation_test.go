@@ -44,7 +44,7 @@ func (s *Signer) step(t *testing.T, step Step) {
 }
 
 func (s *Signer) try(step Step, agree func(*Generation) error) error {
-	c := Change{Step: step, Agree: agree}
+	c := Change{Step: step, Version: s.authority.Version(), Agree: agree}
 	if step == Prepare {
 		c.Next = must(s.Successor(noon))
 	}
@@ -189,10 +189,10 @@ func TestStepIsInterrupted(t *testing.T) {
 				next = must(must(s.Successor(noon)).crossSigned(from.active(), noon))
 			}
 			to := must(from.after(step, next))
-			cut(t, a, stepRecord{Version: stateVersion, Step: step, From: from.ids(), To: to.state(a.tenure), Made: idOf(next)}, next, to, point)
+			cut(t, a, stepRecord{Version: stateVersion, Step: step, From: from.ids(), To: to.generations()}, next, to, point)
 
 			again := must(LoadAuthority(interrupted, noon))
-			undone, err := again.Recover()
+			undone, err := again.Recover(noon)
 			if err != nil {
 				t.Fatalf("%s, %s: %v", step, point, err)
 			}
@@ -227,13 +227,6 @@ func TestStepIsInterrupted(t *testing.T) {
 	}
 }
 
-func idOf(g *Generation) string {
-	if g == nil {
-		return ""
-	}
-	return g.ID
-}
-
 // cut does a step as Rotate does, up to a point.
 func cut(t *testing.T, a *Authority, record stepRecord, next *Generation, to set, point string) {
 	t.Helper()
@@ -257,7 +250,7 @@ func cut(t *testing.T, a *Authority, record stepRecord, next *Generation, to set
 	if point == "some of the files" || point == "all files" {
 		return
 	}
-	check(writeRecord(filepath.Join(a.dir, stateFile), record.To))
+	check(writeRecord(filepath.Join(a.dir, stateFile), to.state(a.stands())))
 	if point == "counted" {
 		return
 	}
@@ -362,4 +355,100 @@ func TestEvidence(t *testing.T) {
 	s.ledger = again
 	expect("read again, by the old one", again.Unexpired(old, noon), "a b c")
 	expect("read again, not fetched", again.Unfetched(next, noon), "e")
+}
+
+// A fetch counts for the machine that made it, and for one rotation.
+func TestFetchedByWhom(t *testing.T) {
+	s, _ := newRotating(t)
+	l := s.ledger
+	keys := []PublicKey{}
+	for range 2 {
+		keys = append(keys, must(PublicKeyOf(must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public())))
+	}
+	order := func(now time.Time, key PublicKey, by Asker) {
+		t.Helper()
+		if _, err := s.Issue(context.Background(), now, Order{Subject: Subject{profile: client, name: "a"}, Key: key, Claim: Supersede, Asker: by}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, two := Asker{"SHA256:one", "10.0.0.1"}, Asker{"SHA256:two", "10.0.0.2"}
+	order(noon, keys[0], one)
+	s.step(t, Prepare)
+	_, next := s.authority.Rotating()
+	l.NoteFetch(noon, Fetch{By: one}, next)
+	waits := func(what string, now time.Time, want int) {
+		t.Helper()
+		// A line that somebody waits for comes after those that nobody does.
+		if err := l.rotate(context.Background(), noon, Change{Step: Activate}, next); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(l.Unfetched(next, now)); got != want {
+			t.Errorf("%s: %d are waited for, want %d", what, got, want)
+		}
+	}
+	waits("fetched", noon, 0)
+	order(noon, keys[0], two)
+	waits("the same key from elsewhere", noon, 0)
+	order(noon, keys[1], two)
+	waits("another key, asked for as before", noon, 0)
+	order(noon, keys[0], one)
+	waits("another machine", noon, 1)
+	waits("one that sleeps", noon.Add(3*24*time.Hour), 1)
+	waits("one that is gone", noon.Add(forgotten+clientLife+time.Second), 0)
+	l.NoteFetch(noon, Fetch{By: one}, next)
+	waits("fetched again", noon, 0)
+	if err := l.rotate(context.Background(), noon, Change{Step: Abort}, next); err != nil {
+		t.Fatal(err)
+	}
+	waits("in another rotation", noon, 1)
+}
+
+// No step lets a CA sign that ends before what it would sign, nor one that was judged by
+// what is not so any more.
+func TestStepThatComesTooLate(t *testing.T) {
+	s, _ := newRotating(t)
+	s.step(t, Prepare)
+	s.step(t, Activate)
+	old, _ := s.authority.Rotating()
+	late := old.Certificate.NotAfter.Add(-memberLife + time.Second)
+	back := Change{Step: Rollback, Version: s.authority.Version(), Agree: agreed}
+	if err := s.Rotate(context.Background(), late, back); !errors.Is(err, ErrRetry) || !strings.Contains(err.Error(), "expires at") {
+		t.Errorf("rollback to a CA that ends: %v", err)
+	}
+	back.Version--
+	if err := s.Rotate(context.Background(), noon, back); !errors.Is(err, ErrRetry) || !strings.Contains(err.Error(), "just now") {
+		t.Errorf("a step that was judged before another one: %v", err)
+	}
+	back.Version++
+	if err := s.Rotate(context.Background(), late.Add(-time.Minute), back); err != nil {
+		t.Error(err)
+	}
+}
+
+// A step that counts and could not be brought to its end is, before the next one.
+func TestStepWithoutItsEnd(t *testing.T) {
+	s, dir := newRotating(t)
+	for _, step := range []Step{Prepare, Activate, Retire} {
+		s.step(t, step)
+	}
+	old, _ := s.authority.Rotating()
+	// A directory in the place of the certificate cannot be removed as a file is.
+	if err := errors.Join(os.Remove(certFile(dir, old.ID)), os.MkdirAll(filepath.Join(certFile(dir, old.ID), "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.try(Finish, agreed); err == nil || errors.Is(err, ErrRetry) {
+		t.Errorf("finish: %v", err)
+	}
+	if s.authority.Phase() != Resting {
+		t.Errorf("it does not count: %s", s.authority.Phase())
+	}
+	if err := os.RemoveAll(certFile(dir, old.ID)); err != nil {
+		t.Fatal(err)
+	}
+	if undone, err := s.authority.Recover(noon); undone != "" || err != nil {
+		t.Errorf("undone %q, %v", undone, err)
+	}
+	if n := len(must(os.ReadDir(dir))); n != 5 {
+		t.Errorf("%d files are left", n)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/signerd/signerd/internal/crashpoint"
 	"github.com/signerd/signerd/internal/durable"
@@ -36,9 +37,17 @@ const stateVersion = 1
 // and in what role. It is written last, so that what it does not name does not
 // exist.
 type state struct {
-	Version     int               `json:"version"`
-	Tenure      Tenure            `json:"tenure"`
+	Version int `json:"version"`
+	standing
 	Generations []generationState `json:"generations"`
+}
+
+// standing is what there is to know beside the generations.
+type standing struct {
+	Tenure        Tenure    `json:"tenure"`
+	UnknownBefore time.Time `json:"unknown_before,omitzero"` // what was signed before may not be in the ledger
+	Superseded    bool      `json:"superseded,omitempty"`    // another signer took over
+	Paused        bool      `json:"paused,omitempty"`        // the last step of a rotation led back
 }
 
 // Tenure tells signers of one cluster apart that have the same CA, as one that was
@@ -64,12 +73,16 @@ type generationState struct {
 }
 
 // state gives what stands in state.json of a set.
-func (s set) state(tenure Tenure) state {
-	written := state{Version: stateVersion, Tenure: tenure}
+func (s set) state(standing standing) state {
+	return state{Version: stateVersion, standing: standing, Generations: s.generations()}
+}
+
+func (s set) generations() []generationState {
+	var all []generationState
 	for _, g := range s {
-		written.Generations = append(written.Generations, generationState{g.ID, g.Role, g.Cross != nil})
+		all = append(all, generationState{g.ID, g.Role, g.Cross != nil})
 	}
-	return written
+	return all
 }
 
 func readState(dir string) (state, error) {
@@ -86,8 +99,8 @@ type stepRecord struct {
 	Version int      `json:"version"`
 	Step    Step     `json:"step"`
 	From    []string `json:"from"` // the generations there were
-	To      state    `json:"to"`
-	Made    string   `json:"made,omitempty"` // the generation that it brings
+
+	To []generationState `json:"to"`
 }
 
 // readStep gives the step that has begun and not ended; nil if there is none.
@@ -182,7 +195,7 @@ func link(dir string, active *Generation) error {
 
 // writeAuthority makes dir, which must not hold anything yet, the home of one
 // generation.
-func writeAuthority(dir string, g *Generation) error {
+func writeAuthority(dir string, g *Generation, unknownBefore time.Time) error {
 	tenure, err := newTenure(0)
 	if err != nil {
 		return err
@@ -191,7 +204,7 @@ func writeAuthority(dir string, g *Generation) error {
 		if err := writeGeneration(staging, g); err != nil {
 			return err
 		}
-		if err := writeRecord(filepath.Join(staging, stateFile), set{g}.state(tenure)); err != nil {
+		if err := writeRecord(filepath.Join(staging, stateFile), set{g}.state(standing{Tenure: tenure, UnknownBefore: unknownBefore})); err != nil {
 			return err
 		}
 		return link(staging, g)

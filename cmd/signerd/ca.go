@@ -74,7 +74,12 @@ func newCAImport() *cobra.Command {
 		if err != nil {
 			return exitForState(fmt.Errorf("importing the CA: %w", err))
 		}
-		return describe(cmd, "imported", c, generation)
+		if err := describe(cmd, "imported", c, generation); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "note: what it signed elsewhere is not in the ledger: give everybody who has such a certificate one from here before a rotation retires this CA\n"+
+			"note: if a signer was lost whose CA this is: signerd ca adopt --fingerprint "+generation.Fingerprint())
+		return err
 	}
 	return cmd
 }
@@ -110,33 +115,41 @@ func newCAAdopt() *cobra.Command {
 		if is := s.authority.Active().Fingerprint(); is != *fingerprint {
 			return exit(exitConfig, fmt.Errorf("the CA that signs here is %s, not %s", is, *fingerprint))
 		}
-		return adopt(cmd, s)
+		if err := adopt(cmd.Context(), s); err != nil {
+			return err
+		}
+		tenure := s.authority.Tenure()
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "adopted: the signer %s signs, in epoch %d, and no other one; start it: systemctl start signerd\n", tenure.Signer, tenure.Epoch)
+		return err
 	}
 	return cmd
 }
 
 // adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
-func adopt(cmd *cobra.Command, s *setup) error {
+func adopt(ctx context.Context, s *setup) (err error) {
 	ledger, _, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{})
 	if err != nil {
 		return exitForState(err)
 	}
-	defer ledger.Close() //nolint:errcheck // what counts is on disk
-	cluster, err := s.connect(signer.New(s.config.Cluster, s.identity, s.authority, ledger))
+	defer func() {
+		// What root has written here is the daemon's.
+		err = errors.Join(err, ledger.Close(), durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger))
+	}()
+	if _, err := s.authority.Recover(time.Now()); err != nil {
+		return exit(exitConfig, err)
+	}
+	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
+	cluster, err := s.connect(authority)
 	if err != nil {
 		return exit(exitConfig, err)
 	}
 	defer cluster.Close() //nolint:errcheck // nothing is left to do on it
-	ctx, cancel := context.WithTimeout(cmd.Context(), adoptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	err = rotation.Adopt(ctx, s.authority, cluster)
-	// What root has written here is the daemon's.
-	if err := errors.Join(err, durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger)); err != nil {
+	if err := rotation.New(authority, cluster, s.trust).Adopt(ctx); err != nil {
 		return exit(exitRetry, err)
 	}
-	tenure := s.authority.Tenure()
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "adopted: the signer %s signs, in epoch %d, and no other one; start it: systemctl start signerd\n", tenure.Signer, tenure.Epoch)
-	return err
+	return nil
 }
 
 // adoptTimeout bounds the talk with etcd.

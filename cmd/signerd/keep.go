@@ -27,6 +27,7 @@ type keeper struct {
 	cluster *peers.Cluster
 	signer  *signer.Signer
 	ledger  *signer.Ledger
+	driver  *rotation.Driver
 	watch   *watch
 
 	shepherd shepherd
@@ -36,8 +37,8 @@ type keeper struct {
 	saved    signer.Head
 }
 
-func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, s *signer.Signer, w *watch) {
-	k := keeper{log: log, cluster: cluster, signer: s, ledger: s.Ledger(), watch: w}
+func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, s *signer.Signer, driver *rotation.Driver, w *watch) {
+	k := keeper{log: log, cluster: cluster, signer: s, ledger: s.Ledger(), driver: driver, watch: w}
 	for {
 		pause := keepEvery
 		if joining := k.look(ctx); joining {
@@ -78,7 +79,7 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 // claim makes sure that this signer is the one that signs. Where another one does, or
 // with another CA, it signs no more until a person has decided.
 func (k *keeper) claim(ctx context.Context) error {
-	err := rotation.Claim(ctx, k.signer.Authority(), k.cluster)
+	err := k.driver.Claim(ctx)
 	if err == nil || rotation.Forbids(err) {
 		k.signer.Stop(err)
 	}

@@ -22,7 +22,6 @@ import (
 	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/version"
-	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -83,7 +82,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
 	}
 	// The ledger's lock keeps another daemon out, which may be in the middle of a step.
-	undone, err := s.authority.Recover()
+	undone, err := s.authority.Recover(time.Now())
 	if err != nil {
 		return exit(exitConfig, err)
 	}
@@ -99,10 +98,13 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		return exit(exitConfig, err)
 	}
 	defer logClose(log, "etcd", cluster.Close)
-	if err := mayStart(ctx, s.authority, cluster); err != nil {
-		return exit(exitConfig, err)
-	}
 	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
+	if err := mayStart(ctx, desk.Rotation()); err != nil {
+		return err
+	}
+	for _, c := range s.trust {
+		log.Info().Str("ca", signer.Fingerprint(c)).Stringer("subject", c.Subject).Msg("handed out too, by trust in the configuration; it signs nothing here")
+	}
 	desk.SetKeys(s.keys)
 	serving := sshfront.Options{
 		HostKey: s.hostKey,
@@ -135,7 +137,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		keep(background, log, cluster, authority, watch)
+		keep(background, log, cluster, authority, desk.Rotation(), watch)
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)
@@ -146,11 +148,14 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 const startPatience = 500 * time.Millisecond
 
 // mayStart says why nothing must be signed here.
-func mayStart(ctx context.Context, authority *signer.Authority, cluster *peers.Cluster) error {
+func mayStart(ctx context.Context, driver *rotation.Driver) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	if err := rotation.Claim(ctx, authority, cluster); rotation.Forbids(err) {
-		return err
+	switch err := driver.Claim(ctx); {
+	case rotation.Forbids(err):
+		return exit(exitConfig, err)
+	case errors.Is(err, rotation.ErrStrange):
+		return exit(exitRetry, err) // another look may see more
 	}
 	return nil
 }

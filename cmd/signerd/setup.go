@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/x509"
 	"fmt"
 	"time"
@@ -24,7 +23,7 @@ type setup struct {
 	authority *signer.Authority
 	hostKey   ssh.Signer
 	keys      *authkeys.Keys
-	trust     []byte // PEM
+	trust     []*x509.Certificate
 }
 
 // load reads everything and changes nothing. The error lists all that is wrong.
@@ -52,20 +51,18 @@ func load(path string, now time.Time) (*setup, error) {
 	return s, problems.ErrorOrNil()
 }
 
-// loadTrust reads further CAs to hand out, as PEM.
-func loadTrust(paths []string) ([]byte, error) {
-	var bundle bytes.Buffer
+// loadTrust reads further CAs to hand out.
+func loadTrust(paths []string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
 	var problems *multierror.Error
 	for _, path := range paths {
 		certificates, err := loadCAs(path)
 		if err != nil {
 			problems = multierror.Append(problems, fmt.Errorf("reading a trusted CA: %w", err))
 		}
-		for _, certificate := range certificates {
-			bundle.Write(signer.EncodeCertificate(certificate.Raw))
-		}
+		all = append(all, certificates...)
 	}
-	return bundle.Bytes(), problems.ErrorOrNil()
+	return all, problems.ErrorOrNil()
 }
 
 func loadCAs(path string) ([]*x509.Certificate, error) {
@@ -89,6 +86,8 @@ func (s *setup) connect(authority *signer.Signer) (*peers.Cluster, error) {
 // roots gives the CAs by which signerd knows etcd.
 func (s *setup) roots() *x509.CertPool {
 	pool := s.authority.Roots()
-	pool.AppendCertsFromPEM(s.trust)
+	for _, c := range s.trust {
+		pool.AddCert(c)
+	}
 	return pool
 }

@@ -181,8 +181,11 @@ func (w *world) inChains(n int) error { return w.count("/etc/etcd/pki/member.crt
 func (w *world) count(path string, n int) error {
 	for _, name := range fleet.Names {
 		out, err := w.Bed.Exec(name, "grep", "-c", "BEGIN CERTIFICATE", path)
-		if err != nil || strings.TrimSpace(out) != strconv.Itoa(n) {
-			return fmt.Errorf("%s on %s has %s, %w", path, name, strings.TrimSpace(out), err)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(out) != strconv.Itoa(n) {
+			return fmt.Errorf("%s on %s has %s", path, name, strings.TrimSpace(out))
 		}
 	}
 	return nil

@@ -18,9 +18,6 @@ type pattern struct {
 	from    bool         // Rotate: the step takes a CA from stdin, which * does not cross to
 }
 
-// fromSuffix ends the step of a rotation that takes a CA from stdin.
-const fromSuffix = " --from"
-
 func parsePermit(value string) (permit, error) {
 	var p permit
 	for text := range strings.SplitSeq(value, ",") {
@@ -60,7 +57,7 @@ func parsePattern(text string) (p pattern, err error) {
 			return p, fmt.Errorf("pattern %q: only release, remove and rotate have a word after them", text)
 		}
 		if p.verb == wire.Rotate {
-			word, p.from = strings.CutSuffix(argument, fromSuffix)
+			word, p.from = strings.CutSuffix(argument, wire.FromSuffix)
 		}
 	} else if strings.HasPrefix(text, wire.MemberPrefix) {
 		p.verb = wire.Member
@@ -141,7 +138,7 @@ func (p permit) covers(command string) bool {
 
 // matchesStep says whether a pattern for steps matches one.
 func (p pattern) matchesStep(step string) bool {
-	word, from := strings.CutSuffix(step, fromSuffix)
+	word, from := strings.CutSuffix(step, wire.FromSuffix)
 	return p.from == from && p.glob.Match(word)
 }
 

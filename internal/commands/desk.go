@@ -4,6 +4,7 @@
 package commands
 
 import (
+	"crypto/x509"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -37,14 +38,17 @@ type Meter interface {
 func (d *Desk) SetMeter(m Meter) { d.meter = m }
 
 // New makes a Desk that nobody may log in to yet; SetKeys says who may.
-func New(s *signer.Signer, clients signer.Clients, cluster *peers.Cluster, trust []byte) *Desk {
-	d := &Desk{signer: s, clients: clients, cluster: cluster, rotation: rotation.New(s, cluster), trust: trust, now: time.Now}
+func New(s *signer.Signer, clients signer.Clients, cluster *peers.Cluster, trust []*x509.Certificate) *Desk {
+	d := &Desk{signer: s, clients: clients, cluster: cluster, rotation: rotation.New(s, cluster, trust), trust: signer.EncodeCertificates(trust), now: time.Now}
 	d.keys.Store(&authkeys.Keys{})
 	return d
 }
 
 // SetKeys replaces the list of keys that may log in, for logins from now on.
 func (d *Desk) SetKeys(keys *authkeys.Keys) { d.keys.Store(keys) }
+
+// Rotation gives what drives a rotation of the CA.
+func (d *Desk) Rotation() *rotation.Driver { return d.rotation }
 
 // bundle gives the CA certificates to trust, PEM.
 func (d *Desk) bundle() []byte {

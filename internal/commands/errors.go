@@ -36,6 +36,7 @@ var statuses = []said{
 	{rotation.ErrBlocked, wire.Retry, "rotation_blocked", ""},
 	{rotation.ErrSuperseded, wire.Retry, "superseded", ""},
 	{rotation.ErrForeign, wire.Retry, "foreign_ca", ""},
+	{rotation.ErrStrange, wire.Retry, "foreign_ca", ""},
 	{peers.ErrBusy, wire.Retry, "etcd_busy", ""},
 	{sshfront.ErrInputOpen, wire.BadRequest, "input_open", "bad request: the request on stdin did not end in time: send it as in base64 < client.csr | ssh signer@HOST NAME"},
 	{errHalfRemoved, wire.Retry, "ledger", "not now: the member is removed from etcd, but its name is still held, since the signer cannot write its ledger; ask again"},

@@ -15,6 +15,9 @@ func help(context.Context, *caller, wire.Command, sshfront.Stdin) (wire.Answer, 
 }
 
 func getCertificate(_ context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	if err := c.desk.signer.Stopped(); err != nil {
+		return wire.Answer{}, err // what it knows may be out of date
+	}
 	_, next := c.desk.signer.Authority().Rotating()
 	bundle := c.desk.bundle()
 	if next != nil {

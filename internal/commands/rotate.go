@@ -26,7 +26,7 @@ func rotate(ctx context.Context, c *caller, command wire.Command, stdin sshfront
 		if err != nil {
 			return wire.Answer{}, err
 		}
-		if supplied, err = c.desk.signer.SuppliedSuccessor(body, c.desk.now()); err != nil {
+		if supplied, err = signer.SuppliedSuccessor(body, c.desk.now()); err != nil {
 			return wire.Answer{}, err
 		}
 		step = signer.Prepare

@@ -12,6 +12,9 @@ import (
 )
 
 func getStatus(ctx context.Context, c *caller, _ wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	if err := c.desk.signer.Stopped(); err != nil {
+		return wire.Answer{}, err // what it knows may be out of date
+	}
 	s := wire.ClusterStatus{
 		Cluster: c.desk.signer.Cluster(), Time: c.desk.now().UTC().Truncate(time.Second),
 		Members: []wire.MemberStatus{}, Names: c.releasable(),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,22 +21,34 @@ var (
 	ErrSuperseded = errors.New("another signer took over")
 	// ErrForeign is wrapped when the cluster has another CA.
 	ErrForeign = errors.New("the cluster has another CA")
+	// ErrStrange is wrapped when what was seen of etcd trusts another CA, which nobody
+	// has vouched for: it is no reason to stop, but one not to begin.
+	ErrStrange = errors.New("etcd trusts another CA")
 )
 
 // Forbids says whether an error of Claim means that nothing must be signed here.
 func Forbids(err error) bool { return errors.Is(err, ErrSuperseded) || errors.Is(err, ErrForeign) }
 
 // Claim makes sure that this signer signs for the cluster, and that etcd says so. The
-// error wraps ErrSuperseded or ErrForeign, or peers.ErrAway or peers.ErrBusy, which say
-// nothing.
-func Claim(ctx context.Context, authority *signer.Authority, cluster *peers.Cluster) error {
-	return claim(ctx, authority, cluster, authority.Active())
+// error wraps ErrSuperseded, ErrForeign or ErrStrange, or peers.ErrAway or
+// peers.ErrBusy, which say nothing.
+func (d *Driver) Claim(ctx context.Context) error {
+	authority := d.signer.Authority()
+	if authority.Superseded() {
+		return fmt.Errorf("%w: that was seen before; if this one is to sign again: signerd ca adopt", ErrSuperseded)
+	}
+	err := d.claim(ctx, authority.Active())
+	if errors.Is(err, ErrSuperseded) {
+		// It is to be so when etcd cannot be asked.
+		err = errors.Join(err, authority.Supersede())
+	}
+	return err
 }
 
 // Adopt makes this signer the one that signs for the cluster, whatever etcd says. It
 // begins a new tenure, so that a signer that signed before learns it.
-func Adopt(ctx context.Context, authority *signer.Authority, cluster *peers.Cluster) error {
-	there, err := cluster.Signing(ctx)
+func (d *Driver) Adopt(ctx context.Context) error {
+	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,50 +56,75 @@ func Adopt(ctx context.Context, authority *signer.Authority, cluster *peers.Clus
 	if there != nil {
 		epoch = there.Epoch
 	}
+	authority := d.signer.Authority()
 	if err := authority.TakeOver(epoch); err != nil {
 		return err
 	}
-	return cluster.SetSigning(ctx, there, signing(authority, authority.Active()))
+	return d.cluster.SetSigning(ctx, revision, d.signing(authority.Active()))
 }
 
 // signing is what etcd is to say where a generation of ours signs.
-func signing(authority *signer.Authority, active *signer.Generation) peers.Signing {
-	tenure := authority.Tenure()
+func (d *Driver) signing(active *signer.Generation) peers.Signing {
+	tenure := d.signer.Authority().Tenure()
 	return peers.Signing{Fingerprint: active.Fingerprint(), Epoch: tenure.Epoch, Signer: tenure.Signer}
 }
 
 // claim says in etcd that active signs from now on.
-func claim(ctx context.Context, authority *signer.Authority, cluster *peers.Cluster, active *signer.Generation) error {
-	there, err := cluster.Signing(ctx)
+func (d *Driver) claim(ctx context.Context, active *signer.Generation) error {
+	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
-		return errors.Join(strange(ctx, authority, cluster), err)
+		if why := d.strange(ctx); why != nil {
+			return why
+		}
+		return err
 	}
-	ours := signing(authority, active)
+	ours := d.signing(active)
 	if there != nil {
 		if *there == ours {
 			return nil
 		}
-		if err := judge(*there, authority, active); err != nil {
+		if err := judge(*there, ours, d.known()); err != nil {
 			return err
 		}
 	}
-	return cluster.SetSigning(ctx, there, ours)
+	return d.cluster.SetSigning(ctx, revision, ours)
+}
+
+// known are the CAs that are ours, and those that the configuration trusts: the CA of a
+// lost key among them is one that this one follows.
+func (d *Driver) known() []*x509.Certificate {
+	all := slices.Clone(d.trust)
+	for _, g := range d.signer.Authority().Generations() {
+		all = append(all, g.Certificate)
+	}
+	return all
+}
+
+// judge says why a signer must not sign, given who does by etcd, and the CAs that it
+// knows.
+func judge(there, ours peers.Signing, known []*x509.Certificate) error {
+	if !slices.ContainsFunc(known, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == there.Fingerprint }) {
+		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if etcd was restored from a backup and this CA is right: signerd ca adopt",
+			ErrForeign, there.Fingerprint, ours.Fingerprint)
+	}
+	if there.Epoch > ours.Epoch || there.Epoch == ours.Epoch && there.Signer != ours.Signer {
+		return fmt.Errorf("%w: etcd has the signer %s in epoch %d, and this one is %s in epoch %d: disable signerd here and ask the other one; if this one is to sign: signerd ca adopt",
+			ErrSuperseded, there.Signer, there.Epoch, ours.Signer, ours.Epoch)
+	}
+	return nil
 }
 
 // lookTimeout bounds the look at an etcd that cannot be asked.
 const lookTimeout = time.Second
 
 // strange says why an etcd that cannot be asked is another CA's: all of its ports that
-// can be seen trust none of ours, so that nobody could use what is signed here.
-func strange(ctx context.Context, authority *signer.Authority, cluster *peers.Cluster) error {
-	var ours []*x509.Certificate
-	for _, g := range authority.Generations() {
-		ours = append(ours, g.Certificate)
-	}
+// can be seen trust none that is known here, so that nobody could use what is signed.
+func (d *Driver) strange(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
+	known := d.known()
 	var others []string
-	for _, endpoint := range cluster.Endpoints() {
+	for _, endpoint := range d.cluster.Endpoints() {
 		u, err := url.Parse(endpoint)
 		if err != nil {
 			return err
@@ -95,8 +133,8 @@ func strange(ctx context.Context, authority *signer.Authority, cluster *peers.Cl
 		if err != nil {
 			continue
 		}
-		trusted, missing := served.Difference(ours)
-		if len(missing) < len(ours) {
+		trusted, missing := served.Difference(known)
+		if len(missing) < len(known) {
 			return nil
 		}
 		others = trusted
@@ -104,25 +142,6 @@ func strange(ctx context.Context, authority *signer.Authority, cluster *peers.Cl
 	if others == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: etcd trusts %s, and this signer has %s: was a CA made anew here? Bring that CA back, from a backup (signerd ca restore) or its key (signerd ca import)",
-		ErrForeign, strings.Join(others, ", "), authority.Active().Certificate.Subject)
-}
-
-// judge says why this signer must not sign, given who does by etcd.
-func judge(there peers.Signing, authority *signer.Authority, active *signer.Generation) error {
-	tenure := authority.Tenure()
-	if there.Epoch > tenure.Epoch || there.Epoch == tenure.Epoch && there.Signer != tenure.Signer {
-		return fmt.Errorf("%w: etcd has the signer %s in epoch %d, and this one is %s in epoch %d: disable signerd here and ask the other one; if this one is to sign: signerd ca adopt",
-			ErrSuperseded, there.Signer, there.Epoch, tenure.Signer, tenure.Epoch)
-	}
-	if there.Fingerprint == active.Fingerprint() {
-		return nil
-	}
-	for _, g := range authority.Generations() {
-		if g.Fingerprint() == there.Fingerprint {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: etcd has %s, and this signer has %s: if etcd was restored from a backup and this CA is right: signerd ca adopt",
-		ErrForeign, there.Fingerprint, authority.Active().Fingerprint())
+	return fmt.Errorf("%w: %s, and this signer has %s: was a CA made anew here? Bring that CA back, from its saved key (signerd ca import); if that is lost, name its certificate in trust",
+		ErrStrange, strings.Join(others, ", "), d.signer.Authority().Active().Certificate.Subject)
 }

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -72,6 +73,10 @@ func (d *Driver) lookAt(ctx context.Context, p *port) error {
 	authority := d.signer.Authority()
 	p.admits = map[string]bool{}
 	for _, g := range authority.Generations() {
+		if d.now().After(g.Certificate.NotAfter) {
+			p.admits[g.ID] = false // nobody accepts what it signed
+			continue
+		}
 		show, err := d.probes.by(ctx, g, source, d.now())
 		if err != nil {
 			return err
@@ -98,7 +103,7 @@ func (d *Driver) lookAt(ctx context.Context, p *port) error {
 // issuerOf gives the generation that signed a certificate.
 func issuerOf(c *x509.Certificate, generations []*signer.Generation) string {
 	for _, g := range generations {
-		if c.CheckSignatureFrom(g.Certificate) == nil {
+		if bytes.Equal(c.RawIssuer, g.Certificate.RawSubject) && c.CheckSignatureFrom(g.Certificate) == nil {
 			return g.ID
 		}
 	}
@@ -119,13 +124,18 @@ func sourceTo(ctx context.Context, address string) (wire.Address, error) {
 	return wire.AddressFrom(local.Addr().WithZone("")), nil
 }
 
-// probes are certificates to look at ports with. They are kept while they are valid.
+// probes are certificates to look at ports with. They are kept for a while, and then all
+// made anew, so that one is not older than another.
 type probes struct {
 	signer *signer.Signer
 
-	mu   sync.Mutex
-	made map[probeFor]*tls.Certificate
+	mu    sync.Mutex
+	began time.Time
+	made  map[probeFor]*tls.Certificate
 }
+
+// probesKept is how long, which leaves them most of their hour.
+const probesKept = 10 * time.Minute
 
 type probeFor struct {
 	generation string
@@ -140,8 +150,12 @@ func newProbes(s *signer.Signer) *probes {
 func (p *probes) by(ctx context.Context, g *signer.Generation, source wire.Address, now time.Time) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if now.Sub(p.began).Abs() > probesKept {
+		p.began = now
+		clear(p.made)
+	}
 	which := probeFor{g.ID, source}
-	if c := p.made[which]; c != nil && now.After(c.Leaf.NotBefore) && c.Leaf.NotAfter.Sub(now) > time.Minute {
+	if c := p.made[which]; c != nil && now.Before(c.Leaf.NotAfter) {
 		return c, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -32,7 +32,21 @@ func (d *Driver) blocked(need *needed, ports []port) []blocker {
 	if need == nil {
 		return nil
 	}
-	return append(need.ofMembers(ports), d.ofClients(need)...)
+	return slices.Concat(d.ofSigner(need), need.ofMembers(ports), d.ofClients(need))
+}
+
+// ofSigner gives what is in the way on this machine.
+func (d *Driver) ofSigner(n *needed) []blocker {
+	var all []blocker
+	if n.refuses != nil && slices.ContainsFunc(d.trust, n.refuses.Certificate.Equal) {
+		all = append(all, blocker{"the signer", "still hands out " + n.refuses.ID + " by trust in its configuration", "take it out there, and restart signerd"})
+	}
+	since := d.signer.Authority().UnknownBefore()
+	if whole := since.Add(signer.ClientLife); n.expired != nil && d.now().Before(whole) {
+		all = append(all, blocker{"the ledger", "has only what was signed since the CA came here, at " + since.Format(time.RFC3339),
+			"clients' certificates from before have expired at " + whole.Format(time.RFC3339)})
+	}
+	return all
 }
 
 // needed is what must be so for a step.

@@ -22,13 +22,14 @@ var ErrBlocked = errors.New("not now")
 type Driver struct {
 	signer  *signer.Signer
 	cluster *peers.Cluster
+	trust   []*x509.Certificate // CAs of the configuration, which are handed out too
 	now     func() time.Time
 	probes  *probes
 }
 
-// New makes a Driver.
-func New(s *signer.Signer, cluster *peers.Cluster) *Driver {
-	return &Driver{signer: s, cluster: cluster, now: time.Now, probes: newProbes(s)}
+// New makes a Driver. trust are further CAs that are handed out.
+func New(s *signer.Signer, cluster *peers.Cluster, trust []*x509.Certificate) *Driver {
+	return &Driver{signer: s, cluster: cluster, trust: trust, now: time.Now, probes: newProbes(s)}
 }
 
 // Do does one step, if its gate lets it, and says what is so now and what comes next.
@@ -37,10 +38,18 @@ func New(s *signer.Signer, cluster *peers.Cluster) *Driver {
 // peers.ErrAway or peers.ErrBusy, and then nothing has changed.
 func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Generation, by signer.Asker) (string, error) {
 	authority := d.signer.Authority()
-	if phase := authority.Phase(); phase.Done(step) {
+	// What a step before this one could not bring to its end comes first.
+	if _, err := authority.Recover(d.now()); err != nil {
+		return "", err
+	}
+	version, phase := authority.Version(), authority.Phase()
+	if _, next := authority.Rotating(); supplied != nil && next != nil && next.Fingerprint() != supplied.Fingerprint() {
+		return "", fmt.Errorf("%w: a rotation to another CA goes on, %s: finish it, or rotate abort", ErrBlocked, next.ID)
+	}
+	if phase.Done(step) {
 		return "nothing was to be done: " + describe(authority), nil
 	}
-	if err := authority.Phase().Check(step); err != nil {
+	if err := phase.Check(step); err != nil {
 		return "", err
 	}
 	blockers, err := d.blockers(ctx, step)
@@ -56,24 +65,34 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		}
 	}
 	err = d.signer.Rotate(ctx, d.now(), signer.Change{
-		Step: step, Next: supplied, By: by,
-		Agree: func(active *signer.Generation) error { return claim(ctx, d.signer.Authority(), d.cluster, active) },
+		Step: step, Version: version, Next: supplied, By: by,
+		Agree: func(active *signer.Generation) error { return d.claim(ctx, active) },
 	})
 	if err != nil {
 		return "", err
 	}
+	if step == signer.Finish {
+		return describe(authority) + "\n" + reload, nil
+	}
 	return describe(authority), nil
 }
 
+// reload is what the evidence cannot show.
+const reload = "A client that has fetched the new CA and not loaded it (kube-apiserver reads its CA file when it starts) works on until its connections are made anew: restart those that were not."
+
 // Auto does every step whose gate lets it, one after the other. At rest it begins only
-// where the CA is to be replaced: when a tenth of its life is left. It says what is so
-// at the end; the error is that of the step that is blocked.
+// where the CA is to be replaced: when a tenth of its life is left. After a step back it
+// waits until a person has gone on. It says what is so at the end; the error is that of
+// the step that is blocked.
 func (d *Driver) Auto(ctx context.Context, by signer.Asker) (string, error) {
 	authority := d.signer.Authority()
 	for begun := false; ; begun = true {
 		phase := authority.Phase()
 		if phase == signer.Resting && (begun || !ageing(authority.Active().Certificate, d.now())) {
 			return describe(authority), nil
+		}
+		if authority.Paused() {
+			return "", fmt.Errorf("%w: the last step led back: rotate %s lets it go on", ErrBlocked, phase.Next())
 		}
 		if _, err := d.Do(ctx, phase.Next(), nil, by); err != nil {
 			return "", err
@@ -101,7 +120,7 @@ func describe(a *signer.Authority) string {
 	case signer.Activated:
 		text = fmt.Sprintf("activated: %s signs; members are given new certificates by their next sync, and nobody is restarted.\nThe way back is rotate rollback.", next.ID)
 	case signer.Retired:
-		text = fmt.Sprintf("retired: the trust bundle has only %s; signerd sync restarts each member once, one at a time.", next.ID)
+		text = fmt.Sprintf("retired: the trust bundle has only %s; signerd sync restarts each member once, one at a time.\n%s", next.ID, reload)
 	default:
 		return fmt.Sprintf("at rest: the CA is %s, %s.", old.ID, old.Fingerprint())
 	}

@@ -40,7 +40,7 @@ func (d *Driver) Status(ctx context.Context) string {
 	old, next := authority.Rotating()
 	d.next(&b, step, d.blocked(needs(step, old, next, d.now()), ports), err)
 	if authority.Phase() != signer.Resting {
-		fmt.Fprintf(&b, "\na member that joins meanwhile: join --signer-ip=HOST%s\n", pins(authority.Generations()))
+		fmt.Fprintf(&b, "\na member that joins meanwhile: join --signer-ip=HOST%s\n", d.pins())
 	}
 	return b.String()
 }
@@ -102,12 +102,15 @@ func (p port) accepting(generations []*signer.Generation) string {
 }
 
 // pins are the flags by which a join knows the CAs that it may be handed.
-func pins(generations []*signer.Generation) string {
+func (d *Driver) pins() string {
 	var flags strings.Builder
-	for _, g := range generations {
+	for _, g := range d.signer.Authority().Generations() {
 		if g.Role != signer.Inactive {
 			flags.WriteString(" --ca-fingerprint=" + g.Fingerprint())
 		}
+	}
+	for _, c := range d.trust {
+		flags.WriteString(" --ca-fingerprint=" + signer.Fingerprint(c))
 	}
 	return flags.String()
 }

@@ -19,6 +19,11 @@ type GenerationStatus struct {
 	Cross       bool      `json:"cross,omitempty"` // what it signs leads to the CA before it too
 }
 
+// Equal says whether two are the same.
+func (g GenerationStatus) Equal(other GenerationStatus) bool {
+	return g.Role == other.Role && g.Fingerprint == other.Fingerprint && g.Cross == other.Cross
+}
+
 // MemberStatus is one member of etcd.
 type MemberStatus struct {
 	Name    string `json:"name"` // empty until it has started

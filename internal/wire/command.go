@@ -29,9 +29,12 @@ const (
 	Rotate         Verb = "rotate"
 )
 
+// FromSuffix ends the step that takes a CA from stdin.
+const FromSuffix = " --from"
+
 // Steps of a rotation that are none of the CA's own.
 const (
-	StepPrepareFrom = "prepare --from" // takes a CA that was made elsewhere from stdin
+	StepPrepareFrom = "prepare" + FromSuffix // takes a CA that was made elsewhere from stdin
 	StepStatus      = "status"
 	StepAuto        = "auto" // whatever comes next and its gate allows
 )

@@ -1,0 +1,102 @@
+package rotation
+
+import (
+	"crypto/x509"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signerd/signerd/peers"
+	"github.com/signerd/signerd/signer"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func generation(id string, crossed bool) *signer.Generation {
+	g := &signer.Generation{ID: id, Certificate: &x509.Certificate{Raw: []byte(id), NotAfter: noon.Add(time.Hour)}}
+	if crossed {
+		g.Cross = g.Certificate
+	}
+	return g
+}
+
+// Each step needs what DESIGN says of it, and no other step needs anything.
+func TestNeeds(t *testing.T) {
+	old, next, uncrossed := generation("old", false), generation("next", true), generation("next", false)
+	for _, test := range []struct {
+		step signer.Step
+		next *signer.Generation
+		now  time.Time
+		want *needed
+	}{
+		{signer.Prepare, nil, noon, nil},
+		{signer.Activate, next, noon, nil},
+		{signer.Activate, uncrossed, noon, &needed{admits: uncrossed, fetched: uncrossed}},
+		{signer.Retire, next, noon, &needed{serves: next, expired: old}},
+		{signer.Finish, next, noon, &needed{refuses: old, admits: next, fetched: next}},
+		{signer.Finish, next, noon.Add(2 * time.Hour), &needed{refuses: old, admits: next}},
+		{signer.Rollback, next, noon, nil},
+		{signer.Abort, next, noon, &needed{serves: old, expired: next}},
+	} {
+		switch got := needs(test.step, old, test.next, test.now); {
+		case (got == nil) != (test.want == nil):
+			t.Errorf("%s needs %+v, want %+v", test.step, got, test.want)
+		case got != nil && *got != *test.want:
+			t.Errorf("%s needs %+v, want %+v", test.step, *got, *test.want)
+		}
+	}
+}
+
+// A port is in the way unless it was seen to do all that is needed.
+func TestPortsInTheWay(t *testing.T) {
+	old, next := generation("old", false), generation("next", true)
+	retire, finish := needs(signer.Retire, old, next, noon), needs(signer.Finish, old, next, noon)
+	both, onlyNew, onlyOld := map[string]bool{"old": true, "next": true}, map[string]bool{"next": true}, map[string]bool{"old": true}
+	for _, test := range []struct {
+		need *needed
+		port port
+		says string // none: it is not in the way
+	}{
+		{retire, port{serves: "next", admits: both}, ""},
+		{retire, port{serves: "next", admits: onlyOld}, ""},
+		{retire, port{serves: "old", admits: both}, "does not serve a certificate by next"},
+		{retire, port{serves: "", admits: both}, "does not serve a certificate by next"},
+		{retire, port{serves: "next", admits: both, trouble: errors.New("off")}, "cannot be seen: off"},
+		{finish, port{serves: "next", admits: onlyNew}, ""},
+		{finish, port{serves: "old", admits: onlyNew}, ""},
+		{finish, port{serves: "next", admits: both}, "still accepts certificates by old"},
+		{finish, port{serves: "next", admits: onlyOld}, "does not accept certificates by next"},
+		{finish, port{serves: "next"}, "does not accept certificates by next"},
+		{finish, port{trouble: errors.New("it is joining")}, "it is joining"},
+	} {
+		test.port.member = "etcd-1"
+		all := test.need.ofMembers([]port{{member: "etcd-2", serves: "next", admits: onlyNew}, test.port})
+		if test.says == "" && len(all) > 0 || test.says != "" && (len(all) != 1 || all[0].who != "etcd-1" || !strings.Contains(all[0].why, test.says)) {
+			t.Errorf("%+v: %+v, want %q", test.port, all, test.says)
+		}
+	}
+}
+
+// Who signs by etcd is this signer, one before it, one after it, or a stranger.
+func TestJudge(t *testing.T) {
+	mine, lost := generation("mine", false), generation("lost", false)
+	known := []*x509.Certificate{mine.Certificate, lost.Certificate}
+	ours := peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 2, Signer: "a"}
+	for what, test := range map[string]struct {
+		there peers.Signing
+		want  error
+	}{
+		"another generation of ours":      {peers.Signing{Fingerprint: lost.Fingerprint(), Epoch: 2, Signer: "a"}, nil},
+		"a signer before this one":        {peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 1, Signer: "b"}, nil},
+		"a signer after this one":         {peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 3, Signer: "b"}, ErrSuperseded},
+		"a twin":                          {peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 2, Signer: "b"}, ErrSuperseded},
+		"a stranger":                      {peers.Signing{Fingerprint: "00", Epoch: 1, Signer: "b"}, ErrForeign},
+		"a stranger after this one":       {peers.Signing{Fingerprint: "00", Epoch: 3, Signer: "b"}, ErrForeign},
+		"something that is not signerd's": {peers.Signing{}, ErrForeign},
+	} {
+		if err := judge(test.there, ours, known); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", what, err, test.want)
+		}
+	}
+}
