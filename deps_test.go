@@ -15,9 +15,9 @@ const module = "github.com/signerd/signerd/"
 // ARCHITECTURE.md draws it: arrows point down, and none stays within a line.
 var picture = map[string][]string{
 	"cmd/signerd": {
-		"internal/authkeys", "internal/commands", "internal/config", "internal/durable", "internal/member", "internal/metrics",
-		"internal/report", "internal/rotation", "internal/sshclient", "internal/sshfront", "internal/table", "internal/version", "internal/wire",
-		"peers", "renew", "signer",
+		"internal/authkeys", "internal/backup", "internal/commands", "internal/config", "internal/durable", "internal/member", "internal/metrics",
+		"internal/report", "internal/rotation", "internal/sshclient", "internal/sshfront", "internal/table", "internal/unit", "internal/version",
+		"internal/wire", "peers", "renew", "signer",
 	},
 	"cmd/first-boot": {"bootstrap", "internal/version"},
 	"bootstrap": {
@@ -31,6 +31,7 @@ var picture = map[string][]string{
 	"internal/commands":   {"internal/authkeys", "internal/rotation", "internal/sshfront", "internal/wire", "peers", "signer"},
 	"internal/rotation":   {"internal/member", "internal/table", "internal/wire", "peers", "signer"},
 	"internal/report":     {"internal/config", "internal/member", "internal/unit", "signer"},
+	"internal/backup":     {"internal/config", "internal/durable", "signer"},
 	"internal/member":     {"internal/config", "internal/durable", "internal/wire", "peers", "signer"},
 	"internal/metrics":    {"internal/version", "internal/wire"},
 	"signer":              {"internal/crashpoint", "internal/durable", "internal/wire"},
@@ -60,6 +61,7 @@ var single = map[string]string{
 	"github.com/hashicorp/golang-lru":    "internal/sshfront",
 	"github.com/coreos/go-systemd":       "cmd/signerd",
 	"github.com/prometheus":              "internal/metrics",
+	"filippo.io/age":                     "internal/backup cmd/signerd",
 	"golang.org/x/time":                  "internal/sshfront",
 	"golang.org/x/crypto/ssh/agent":      "",
 	"golang.org/x/crypto/ssh/terminal":   "",

@@ -127,16 +127,21 @@ func readRecord(path string, record any, version *int) error {
 
 // writeRecord puts one in the place of what is there. Tests cut the power around it.
 func writeRecord(path string, record any) error {
-	data, err := json.MarshalIndent(record, "", "  ")
+	data, err := encodeRecord(record)
 	if err != nil {
 		return err
 	}
 	crashpoint.Here("before")
-	if err := durable.Replace(path, append(data, '\n'), 0o600); err != nil {
+	if err := durable.Replace(path, data, 0o600); err != nil {
 		return err
 	}
 	crashpoint.Here("after")
 	return nil
+}
+
+func encodeRecord(record any) ([]byte, error) {
+	data, err := json.MarshalIndent(record, "", "  ")
+	return append(data, '\n'), err
 }
 
 // writeGeneration writes the files of a generation that is not there yet.

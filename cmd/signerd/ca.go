@@ -17,7 +17,7 @@ import (
 )
 
 func newCA() *cobra.Command {
-	return group("ca", "Make, bring or claim the CA, while the daemon is stopped", newCACreate(), newCAImport(), newCAAdopt())
+	return group("ca", "Make, bring, claim, save or restore the CA", newCACreate(), newCAImport(), newCAAdopt(), newCABackup(), newCARestore())
 }
 
 func newCACreate() *cobra.Command {

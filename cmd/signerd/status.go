@@ -34,7 +34,7 @@ func newStatus() *cobra.Command {
 			return err // there is nothing to look at
 		}
 		if signs != nil && signs.authority != nil {
-			findings = append(findings, report.Signer(signs.authority.Generations(), signs.config.Ledger, now)...)
+			findings = append(findings, report.Signer(signs.authority, signs.config.Ledger, now)...)
 		}
 		if member != nil {
 			findings = append(findings, report.Member(cmd.Context(), member, now)...)

@@ -7,8 +7,10 @@
 package durable
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,7 +22,7 @@ import (
 
 // Replace puts data at path, whatever was there before, with exactly mode.
 func Replace(path string, data []byte, mode fs.FileMode) error {
-	staged, err := stage(path, data, mode)
+	staged, err := stage(path, bytes.NewReader(data), mode)
 	if err != nil {
 		return err
 	}
@@ -34,7 +36,12 @@ func Replace(path string, data []byte, mode fs.FileMode) error {
 // Create puts data at path with exactly mode. If something is there already it
 // changes nothing and returns an error that is fs.ErrExist.
 func Create(path string, data []byte, mode fs.FileMode) error {
-	return CreateFor(Owner{os.Geteuid(), os.Getegid()}, path, data, mode)
+	return CreateFrom(path, bytes.NewReader(data), mode)
+}
+
+// CreateFrom is Create for data that comes from a reader.
+func CreateFrom(path string, data io.Reader, mode fs.FileMode) error {
+	return create(Owner{os.Geteuid(), os.Getegid()}, path, data, mode)
 }
 
 // Sweep removes what crashes have left staged for path. Nobody else may be putting
@@ -53,6 +60,20 @@ type Owner struct{ UID, GID int }
 // CreateFor is Create for a file that belongs to another user from the moment
 // that it has its name.
 func CreateFor(owner Owner, path string, data []byte, mode fs.FileMode) error {
+	return create(owner, path, bytes.NewReader(data), mode)
+}
+
+// OwnerOf gives whom a file or directory belongs to.
+func OwnerOf(path string) (Owner, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Owner{}, err
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	return Owner{int(stat.Uid), int(stat.Gid)}, nil
+}
+
+func create(owner Owner, path string, data io.Reader, mode fs.FileMode) error {
 	staged, err := stage(path, data, mode)
 	if err != nil {
 		return err
@@ -73,13 +94,13 @@ func CreateFor(owner Owner, path string, data []byte, mode fs.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-func stage(path string, data []byte, mode fs.FileMode) (*renameio.PendingFile, error) {
+func stage(path string, data io.Reader, mode fs.FileMode) (*renameio.PendingFile, error) {
 	staged, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return nil, err
 	}
-	if _, err := staged.Write(data); err != nil {
+	if _, err := io.Copy(staged, data); err != nil {
 		return nil, errors.Join(err, staged.Cleanup())
 	}
 	return staged, nil
@@ -147,21 +168,20 @@ func handOver(dir *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	above, err := os.Stat(filepath.Dir(dir.Name()))
+	owner, err := OwnerOf(filepath.Dir(dir.Name()))
 	if err != nil {
 		return err
 	}
-	owner := above.Sys().(*syscall.Stat_t)
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := unix.Fchownat(int(dir.Fd()), name, int(owner.Uid), int(owner.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fchownat(int(dir.Fd()), name, owner.UID, owner.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return fmt.Errorf("handing over %s: %w", name, err)
 		}
 	}
-	return dir.Chown(int(owner.Uid), int(owner.Gid))
+	return dir.Chown(owner.UID, owner.GID)
 }
 
 // SyncDir makes the names in a directory durable: fsync(2) of a file does not

@@ -273,7 +273,7 @@ func TestSweep(t *testing.T) {
 // The names that Sweep removes are those that a write is staged under.
 func TestSweepKnowsStagedNames(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "member.crt")
-	staged, err := stage(path, []byte("x"), 0o600)
+	staged, err := stage(path, strings.NewReader("x"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

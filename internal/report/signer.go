@@ -3,6 +3,7 @@ package report
 import (
 	"errors"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/signerd/signerd/signer"
@@ -10,9 +11,9 @@ import (
 
 // Signer looks at the CA that this machine signs with, and at the names in its
 // ledger that should have renewed and did not.
-func Signer(generations []*signer.Generation, ledger string, now time.Time) []Finding {
-	var all []Finding
-	for _, g := range generations {
+func Signer(authority *signer.Authority, ledger string, now time.Time) []Finding {
+	all := backups(authority)
+	for _, g := range authority.Generations() {
 		f := expiring("generation", g.ID, g.Certificate, now, caWarns, "rotate the CA")
 		if g.Role != signer.Active { // it signs nothing, and may expire
 			f.State, f.Says = OK, ""
@@ -40,4 +41,21 @@ func Signer(generations []*signer.Generation, ledger string, now time.Time) []Fi
 		all = append(all, f)
 	}
 	return all
+}
+
+// backups looks at whether the CA as it is could be restored.
+func backups(authority *signer.Authority) []Finding {
+	const what, which = "backup", "of the CA"
+	last, err := authority.LastBackup()
+	if err != nil {
+		return Broken(what, which, err)
+	}
+	if last == nil {
+		return []Finding{found(Warning, what, which, "there is none: if this machine is lost, so is the CA: signerd ca backup")}
+	}
+	made := last.Time.UTC().Format("2006-01-02 15:04") + "Z"
+	if lacks := last.Lacks(authority.Generations()); len(lacks) > 0 {
+		return []Finding{found(Warning, what, which, "the last one, of "+made+", lacks "+strings.Join(lacks, " ")+": signerd ca backup")}
+	}
+	return []Finding{found(OK, what, which, "the last one is of "+made)}
 }

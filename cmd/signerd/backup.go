@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"github.com/signerd/signerd/internal/backup"
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/member"
+	"github.com/signerd/signerd/internal/unit"
+)
+
+func newCABackup() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backup --recipient RECIPIENT... --output FILE",
+		Short: "Write all that makes this machine the signer into an encrypted file; the daemon may run",
+		Args:  cobra.NoArgs,
+	}
+	path := configFlag(cmd, config.DefaultPath)
+	to := cmd.Flags().StringArray("recipient", nil, "who can open it: an age `RECIPIENT` (age1...) or an SSH public key, Ed25519 or RSA; repeatable")
+	output := cmd.Flags().String("output", "", "the `FILE`, which must not be there yet; - is stdout")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if len(*to) == 0 || *output == "" {
+			return usagef("backup needs --recipient and --output")
+		}
+		var recipients []age.Recipient
+		for _, text := range *to {
+			r, err := backup.ParseRecipient(strings.TrimSpace(text))
+			if err != nil {
+				return usagef("%w", err)
+			}
+			recipients = append(recipients, r)
+		}
+		s, err := load(*path, time.Now())
+		if err != nil {
+			return exit(exitConfig, err)
+		}
+		return writeBackup(cmd, s, *path, *output, recipients)
+	}
+	return cmd
+}
+
+func writeBackup(cmd *cobra.Command, s *setup, path, output string, recipients []age.Recipient) error {
+	now := time.Now()
+	var err error
+	if output == "-" {
+		err = backup.Write(cmd.OutOrStdout(), path, s.config, s.authority, recipients, now)
+	} else {
+		read, write := io.Pipe()
+		go func() { write.CloseWithError(backup.Write(write, path, s.config, s.authority, recipients, now)) }()
+		err = durable.CreateFrom(output, read, 0o600)
+		read.CloseWithError(err) // whoever writes must not wait for ever
+	}
+	if err != nil {
+		return exitForState(fmt.Errorf("writing the backup: %w", err))
+	}
+	if err := errors.Join(s.authority.NoteBackup(now), durable.HandOver(s.config.Authority)); err != nil {
+		return exit(exitConfig, err)
+	}
+	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "backed up: the CA %s in all its generations, and the ledger; keep it on another machine, and the key that opens it on a third\n",
+		s.authority.Active().Fingerprint())
+	return err
+}
+
+func newCARestore() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "restore --identity KEY [--etcd URL...] [--listen ADDRESS] FILE",
+		Short: "Make this machine the signer that a backup is of",
+		Args:  cobra.ExactArgs(1),
+	}
+	path := configFlag(cmd, config.DefaultPath)
+	identity := cmd.Flags().String("identity", "", "the `KEY` that opens it: a file of age-keygen, or an SSH private key")
+	var changes backup.Changes
+	cmd.Flags().StringArrayVar(&changes.Etcd, "etcd", nil, "the client `URL` of a member, in the place of those in the backup; default this machine's, if it is a member")
+	cmd.Flags().StringVar(&changes.Listen, "listen", "", "the `ADDRESS` to listen on, in the place of the one in the backup")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *identity == "" {
+			return usagef("restore needs --identity")
+		}
+		secret, err := durable.ReadSecret(*identity)
+		if err != nil {
+			return exit(exitInput, err)
+		}
+		identities, err := backup.ParseIdentities(secret)
+		if err != nil {
+			return exit(exitInput, fmt.Errorf("%s: %w", *identity, err))
+		}
+		if len(changes.Etcd) == 0 {
+			m, err := config.LoadMember(config.DefaultMemberPath)
+			if err == nil {
+				changes.Etcd = []string{member.ClientURL(m.Addresses[0].String())}
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				return exit(exitConfig, err)
+			}
+		}
+		file, err := os.Open(args[0])
+		if err != nil {
+			return exit(exitInput, err)
+		}
+		defer file.Close() //nolint:errcheck // it is only read
+		restored, err := backup.Restore(file, *path, identities, changes, time.Now())
+		if err != nil {
+			return exitForState(err)
+		}
+		if err := startRestored(cmd.Context(), *path); err != nil {
+			return exit(exitRetry, err)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored: the signer of %s, with the CA %s\n"+
+			"members: put this machine's address into signers of /etc/signerd/member.yaml on each; clients ask it too, by the same host key\n"+
+			"the machine that signed before must not sign again; if its etcd is lost: remove it (runbook, A dead member)\n",
+			restored.Config.Cluster, restored.Authority.Active().Fingerprint())
+		return err
+	}
+	return cmd
+}
+
+// signerUnit is the daemon's.
+const signerUnit = "signerd.service"
+
+// startRestored lets the daemon run from now on, where systemd runs this machine and
+// the configuration is the unit's.
+func startRestored(ctx context.Context, path string) error {
+	if !unit.Running() || path != config.DefaultPath {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := errors.Join(unit.Enable(ctx, signerUnit), unit.ResetFailed(ctx, signerUnit), unit.Start(ctx, signerUnit)); err != nil {
+		return err
+	}
+	for {
+		s, err := unit.Alive(ctx, signerUnit)
+		if err != nil || s.Active == "active" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

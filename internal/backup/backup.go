@@ -1,0 +1,139 @@
+// Package backup puts all that makes a machine the signer into one file that only its
+// recipients can read (https://age-encryption.org/v1), and back: the configuration, who
+// may ask, the host key, the CA in all its generations, and what of the ledger can matter.
+package backup
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"filippo.io/age/agessh"
+
+	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/signer"
+)
+
+// The names of what is in a backup, in this order. The host key and what is trusted
+// have the names of their files no more: where they go the configuration says.
+const (
+	configName    = "signerd.yaml"
+	hostKeyName   = "host_key"
+	keysName      = "authorized_keys"
+	trustPrefix   = "trust/"
+	authorityDir  = "authority/"
+	ledgerDir     = "ledger/"
+	largestInCore = 1 << 20 // of what is not the ledger's
+)
+
+// ParseRecipient reads who may open a backup: an age recipient, or the public half of an
+// SSH key that is Ed25519 or RSA, as ssh-keygen writes it.
+func ParseRecipient(s string) (age.Recipient, error) {
+	if strings.HasPrefix(s, "ssh-") {
+		r, err := agessh.ParseRecipient(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no SSH key that a backup can be made for (Ed25519 or RSA): %w", s, err)
+		}
+		return r, nil
+	}
+	r, err := age.ParseRecipients(strings.NewReader(s))
+	if err != nil || len(r) != 1 {
+		return nil, fmt.Errorf("%q is neither an age recipient (age1...) nor an SSH key", s)
+	}
+	return r[0], nil
+}
+
+// ParseIdentities reads what opens a backup: a file of age-keygen, or an SSH private key
+// without a passphrase.
+func ParseIdentities(data []byte) ([]age.Identity, error) {
+	if strings.HasPrefix(string(data), "-----BEGIN") {
+		identity, err := agessh.ParseIdentity(data)
+		if err != nil {
+			return nil, fmt.Errorf("the SSH key cannot be used (a passphrase is taken off by ssh-keygen -p): %w", err)
+		}
+		return []age.Identity{identity}, nil
+	}
+	return age.ParseIdentities(strings.NewReader(string(data)))
+}
+
+// Write writes a backup. The daemon may run.
+func Write(out io.Writer, path string, c *config.Config, authority *signer.Authority, recipients []age.Recipient, now time.Time) error {
+	encrypted, err := age.Encrypt(out, recipients...)
+	if err != nil {
+		return err
+	}
+	w := writer{tar.NewWriter(encrypted), now}
+	files := map[string]string{configName: path, hostKeyName: c.HostKey, keysName: c.AuthorizedKeys}
+	order := []string{configName, hostKeyName, keysName}
+	for i, path := range c.Trust {
+		name := fmt.Sprintf("%s%d", trustPrefix, i)
+		files[name], order = path, append(order, name)
+	}
+	for _, name := range order {
+		if err := w.file(name, files[name]); err != nil {
+			return err
+		}
+	}
+	exported, err := authority.Export()
+	if err != nil {
+		return err
+	}
+	for name, data := range exported {
+		if err := w.data(authorityDir+name, data); err != nil {
+			return err
+		}
+	}
+	names, err := signer.LiveLedgerFiles(c.Ledger, now)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := w.file(ledgerDir+name, filepath.Join(c.Ledger, name)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(w.Close(), encrypted.Close())
+}
+
+// writer writes an archive.
+type writer struct {
+	*tar.Writer
+	now time.Time
+}
+
+func (w writer) begin(name string, size int64) error {
+	return w.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: w.now.Truncate(time.Second)})
+}
+
+func (w writer) data(name string, data []byte) error {
+	if err := w.begin(name, int64(len(data))); err != nil {
+		return err
+	}
+	_, err := w.Write(data)
+	return err
+}
+
+// file adds a file as long as it is now: the daemon may be appending to it, and cuts off
+// itself what is not whole.
+func (w writer) file(name, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // it is only read
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if err := w.begin(name, info.Size()); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, io.LimitReader(file, info.Size()))
+	return err
+}
