@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -31,14 +33,16 @@ type keeper struct {
 	watch   *watch
 
 	shepherd shepherd
-	trouble  string // with etcd at the last look; empty: none
-	compared bool   // the head in etcd was held against the ledger
-	foreign  []byte // the head in etcd that is not in the ledger; nil: none
+	config   *config.Config
+	urls     []string // of members, as they were saved last
+	trouble  string   // with etcd at the last look; empty: none
+	compared bool     // the head in etcd was held against the ledger
+	foreign  []byte   // the head in etcd that is not in the ledger; nil: none
 	saved    signer.Head
 }
 
-func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, s *signer.Signer, driver *rotation.Driver, w *watch) {
-	k := keeper{log: log, cluster: cluster, signer: s, ledger: s.Ledger(), driver: driver, watch: w}
+// keep goes on until ctx ends.
+func (k *keeper) keep(ctx context.Context) {
 	for {
 		pause := keepEvery
 		if joining := k.look(ctx); joining {
@@ -47,7 +51,7 @@ func keep(ctx context.Context, log zerolog.Logger, cluster *peers.Cluster, s *si
 		select {
 		case <-ctx.Done():
 			return
-		case <-cluster.Registered():
+		case <-k.cluster.Registered():
 		case <-time.After(pause):
 		}
 	}
@@ -66,7 +70,7 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	}
 	if err == nil {
 		// A member that cannot be given up must not keep the rest from its work.
-		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx))
+		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx), k.saveURLs())
 	}
 	if ctx.Err() != nil {
 		return false
@@ -74,6 +78,19 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	k.watch.usable(err == nil)
 	k.note(err)
 	return len(learners) > 0
+}
+
+// saveURLs keeps where members are, when that has changed.
+func (k *keeper) saveURLs() error {
+	urls := k.cluster.Endpoints()
+	if slices.Equal(urls, k.urls) {
+		return nil
+	}
+	if err := saveEndpoints(k.config, urls); err != nil {
+		return err
+	}
+	k.urls = urls
+	return nil
 }
 
 // claim makes sure that this signer is the one that signs. Where another one does, or

@@ -133,11 +133,12 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", ledger.Head().Seq).
 		Msg("listening")
 
+	k := keeper{config: s.config, log: log, cluster: cluster, signer: authority, ledger: ledger, driver: desk.Rotation(), watch: watch}
 	background, stop := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() {
 		defer close(kept)
-		keep(background, log, cluster, authority, desk.Rotation(), watch)
+		k.keep(background)
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)

@@ -80,7 +80,11 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 
 // connect connects to etcd as signerd itself.
 func (s *setup) connect(authority *signer.Signer) (*peers.Cluster, error) {
-	return peers.Connect(s.config.Etcd, peers.Credentials{Roots: s.roots, Certificate: commands.NewSelf(authority).Certificate})
+	urls, err := endpoints(s.config)
+	if err != nil {
+		return nil, fmt.Errorf("reading where etcd was last: %w: remove %s, and the configuration counts alone", err, endpointsFile(s.config))
+	}
+	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: commands.NewSelf(authority).Certificate})
 }
 
 // roots gives the CAs by which signerd knows etcd.
