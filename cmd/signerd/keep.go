@@ -22,9 +22,10 @@ const (
 	joinEvery = 500 * time.Millisecond
 )
 
-// keeper does what nobody asks for: it promotes members that join, and keeps
-// the ledger's head in etcd.
+// keeper does what nobody asks for: it makes sure that this signer is the one that signs,
+// promotes members that join, and keeps the ledger's head in etcd.
 type keeper struct {
+	config  *config.Config
 	log     zerolog.Logger
 	cluster *peers.Cluster
 	signer  *signer.Signer
@@ -33,7 +34,6 @@ type keeper struct {
 	watch   *watch
 
 	shepherd shepherd
-	config   *config.Config
 	urls     []string // of members, as they were saved last
 	trouble  string   // with etcd at the last look; empty: none
 	compared bool     // the head in etcd was held against the ledger

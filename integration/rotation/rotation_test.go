@@ -122,6 +122,7 @@ func TestWholeRotation(t *testing.T) {
 	midway := w.NewClient(t, "kubemaster-03")
 	loads["comes midway"] = w.Write(t, midway, 60)
 	w.blocked(t, "retire", "kubemaster-02 has a certificate by")
+	w.joins(t, 2, 2)
 	fleet.Eventually(t, 2*time.Minute, "it must renew", func() error {
 		if time.Now().Before(mustRenew) {
 			return errors.New("not yet")
