@@ -408,6 +408,11 @@ func TestRotationByBundle(t *testing.T) {
 	if answer := ssh(t, l, "", "rotate", "prepare"); !strings.Contains(answer, "may sign no other CA") {
 		t.Errorf("prepare says %s", answer)
 	}
+	// Nobody here knows what the CA signed before it was imported, a moment ago.
+	refused(t, l, 75, "has only what was signed since the CA came here", "", "rotate", "activate")
+	state := read(t, l.Path("authority/state.json"))
+	yesterday := time.Now().Add(-25 * time.Hour).UTC().Format(time.RFC3339)
+	write(t, l.Path("authority/state.json"), regexp.MustCompile(`"unknown_before": "[^"]*"`).ReplaceAllString(state, `"unknown_before": "`+yesterday+`"`))
 	refused(t, l, 75, "does not accept certificates by", "", "rotate", "activate")
 	refused(t, l, 75, "kubemaster-01 has not fetched", "", "rotate", "activate")
 	write(t, l.Path("ca.crt"), ssh(t, l, "", "get-certificate"))
@@ -422,11 +427,6 @@ func TestRotationByBundle(t *testing.T) {
 		t.Error(err)
 	}
 	ssh(t, l, "", "release", "kubemaster-01")
-	// Nobody here knows what the CA signed before it was imported, a moment ago.
-	refused(t, l, 75, "has only what was signed since the CA came here", "", "rotate", "retire")
-	state := read(t, l.Path("authority/state.json"))
-	yesterday := time.Now().Add(-25 * time.Hour).UTC().Format(time.RFC3339)
-	write(t, l.Path("authority/state.json"), regexp.MustCompile(`"unknown_before": "[^"]*"`).ReplaceAllString(state, `"unknown_before": "`+yesterday+`"`))
 	ssh(t, l, "", "rotate", "retire")
 	refused(t, l, 75, "still accepts certificates by", "", "rotate", "finish")
 	write(t, l.Path("ca.crt"), ssh(t, l, "", "get-certificate"))
@@ -461,5 +461,87 @@ func TestRotateAuto(t *testing.T) {
 	restart(t, l, m)
 	if answer := ssh(t, l, "", "rotate", "auto"); !strings.Contains(answer, "at rest") {
 		t.Errorf("at the end: %s", answer)
+	}
+}
+
+// A backup of before a step that changed who signs is restored, and signs nothing before
+// a person has said that it is right; one of the CA as it is signs as soon as etcd knows.
+func TestRestore(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	newClient(t, l, "kubemaster-01")
+	csr, err := l.NewRequest("kubemaster-02")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (string, error) {
+		return l.Run("", l.Binary, append(args, "--config", l.Path("signerd.yaml"))...)
+	}
+	backup := func(name string) {
+		t.Helper()
+		if out, err := run("ca", "backup", "--recipient", strings.TrimSpace(read(t, l.Path("keeper.pub"))), "--output", name); err != nil {
+			t.Fatalf("%s %v", out, err)
+		}
+	}
+	restore := func(name, fingerprint string) {
+		t.Helper()
+		if err := l.Signer.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		lost := t.TempDir()
+		for _, file := range []string{"authority", "ledger", "signerd.yaml", "host_key", "authorized_keys"} {
+			if err := os.Rename(l.Path(file), filepath.Join(lost, file)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := run("ca", "restore", "--identity", "keeper", "--fingerprint", fingerprint, name); err != nil {
+			t.Fatalf("%s %v", out, err)
+		}
+		if err := l.StartSigner(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Run("", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", l.Path("keeper")); err != nil {
+		t.Fatal(err)
+	}
+	first := signing(t, l)
+	ssh(t, l, "", "rotate", "prepare")
+	backup("before.age")
+	ssh(t, l, "", "rotate", "activate")
+	backup("after.age")
+	second := signing(t, l)
+
+	restore("before.age", first.Fingerprint)
+	for _, command := range []string{"kubemaster-02", "get-certificate", "get-status"} {
+		refused(t, l, 75, "restored from a backup", csr, command)
+	}
+	refused(t, l, 75, "restored from a backup", "", "rotate", "activate")
+	if now := signing(t, l); now != second {
+		t.Errorf("etcd has %+v, want %+v", now, second)
+	}
+
+	restore("after.age", second.Fingerprint)
+	eventually(t, 20*time.Second, "it signs", func() bool {
+		_, err := l.SSH(csr, "kubemaster-02")
+		return err == nil
+	})
+	if now := signing(t, l); now.Fingerprint != second.Fingerprint || now.Epoch != second.Epoch+1 {
+		t.Errorf("etcd has %+v, and had %+v", now, second)
+	}
+	// Names are held as they were.
+	other, err := l.NewRequest("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, l, 77, "held by another key", other, "kubemaster-01")
+
+	// The same backup once more, on a third machine: the later decision counts.
+	restore("after.age", second.Fingerprint)
+	eventually(t, 20*time.Second, "it signs", func() bool {
+		_, err := l.SSH(csr, "kubemaster-02")
+		return err == nil
+	})
+	if now := signing(t, l); now.Epoch != second.Epoch+2 {
+		t.Errorf("etcd has %+v, and had %+v", now, second)
 	}
 }

@@ -203,6 +203,16 @@ func (a *Authority) Tenure() Tenure { return a.stands().Tenure }
 // Superseded says whether another signer was seen to have taken over.
 func (a *Authority) Superseded() bool { return a.stands().Superseded }
 
+// Restored says whether this is a backup that etcd does not know of yet: it may be of
+// before a rotation, and another signer may be there.
+func (a *Authority) Restored() bool { return a.stands().Restored }
+
+// Unclaimed is Restored as it stands on disk, where the daemon writes it.
+func (a *Authority) Unclaimed() (bool, error) {
+	s, err := readState(a.dir)
+	return s.Restored, err
+}
+
 // Paused says whether the last step led back: a person may have had a reason.
 func (a *Authority) Paused() bool { return a.stands().Paused }
 
@@ -228,7 +238,7 @@ func (a *Authority) Supersede() error {
 // when this returns.
 func (a *Authority) TakeOver(epoch uint64) error {
 	return a.restate(func(s *standing) (err error) {
-		s.Superseded = false
+		s.Superseded, s.Restored = false, false
 		s.Tenure, err = newTenure(max(epoch, s.Tenure.Epoch))
 		return err
 	})

@@ -52,7 +52,7 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 	if err != nil {
 		return err
 	}
-	if signs := to.active(); signs != before.active() && !outlivesMembers(signs, now) {
+	if signs := to.active(); signs.ID != before.active().ID && !outlives(signs, now, memberLife) {
 		return fmt.Errorf("%w: %s expires at %s, before a member's certificate by it would", ErrRetry, signs.ID, signs.Certificate.NotAfter.Format(time.RFC3339))
 	}
 	record := stepRecord{Version: stateVersion, Step: c.Step, From: before.ids(), To: to.generations()}

@@ -36,8 +36,8 @@ func SuppliedSuccessor(data []byte, now time.Time) (*Generation, error) {
 	if err == nil {
 		err = g.checkUse(now)
 	}
-	if err == nil && !outlivesMembers(g, now) {
-		err = fmt.Errorf("the CA expires at %s: it must outlive the members' certificates", g.Certificate.NotAfter.Format(time.RFC3339))
+	if err == nil && !outlives(g, now, successorLife) {
+		err = fmt.Errorf("the CA expires at %s: it must outlive the members' certificates by far", g.Certificate.NotAfter.Format(time.RFC3339))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrRequest, err)
@@ -97,9 +97,13 @@ func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Ti
 
 func earliest(times ...time.Time) time.Time { return slices.MinFunc(times, time.Time.Compare) }
 
-// outlivesMembers says whether a CA is valid for longer than what it would sign.
-func outlivesMembers(g *Generation, now time.Time) bool {
-	return g.Certificate.NotAfter.After(now.Add(memberLife))
+// successorLife is what a CA that is to follow another one must have before it: time for
+// the rotation, and for what it signs.
+const successorLife = 3 * memberLife
+
+// outlives says whether a CA is valid for longer than a life that begins now.
+func outlives(g *Generation, now time.Time, life time.Duration) bool {
+	return g.Certificate.NotAfter.After(now.Add(life))
 }
 
 // checkUse refuses a CA that is not valid at now, or whose own certificate forbids what

@@ -37,8 +37,8 @@ func (a *Authority) Export() (map[string][]byte, error) {
 // exported are the names of the files that an authority may have.
 var exported = regexp.MustCompile(`^([0-9a-f]{8}\.(key|crt|cross\.crt)|` + regexp.QuoteMeta(stateFile) + `)$`)
 
-// RestoreAuthority makes dir, which must not hold anything yet, what Export gave. It
-// begins a new tenure, and what was signed before may not be in the ledger.
+// RestoreAuthority makes dir, which must not hold anything yet, what Export gave. It has
+// to take over before it signs, and what was signed before may not be in the ledger.
 func RestoreAuthority(dir string, files map[string][]byte, now time.Time) (*Authority, error) {
 	err := durable.CreateDir(dir, func(staging string) error {
 		for name, data := range files {
@@ -57,11 +57,7 @@ func RestoreAuthority(dir string, files map[string][]byte, now time.Time) (*Auth
 		if err != nil {
 			return err
 		}
-		tenure, err := newTenure(state.Tenure.Epoch)
-		if err != nil {
-			return err
-		}
-		standing := standing{Tenure: tenure, UnknownBefore: now.UTC().Truncate(time.Second), Paused: state.Paused}
+		standing := standing{Tenure: state.Tenure, Restored: true, UnknownBefore: now.UTC().Truncate(time.Second), Paused: state.Paused}
 		return errors.Join(writeRecord(filepath.Join(staging, stateFile), all.state(standing)), link(staging, all.active()))
 	})
 	if errors.Is(err, fs.ErrExist) {
@@ -98,25 +94,20 @@ const backupFile = "backup.json"
 
 // Backup is the last backup that was made.
 type Backup struct {
-	Version     int       `json:"version"`
-	Time        time.Time `json:"time"`
-	Generations []string  `json:"generations"` // their ids
-}
-
-// Lacks gives the ids of generations that the backup does not have.
-func (b *Backup) Lacks(generations []*Generation) []string {
-	var lacks []string
-	for _, g := range generations {
-		if !slices.Contains(b.Generations, g.ID) {
-			lacks = append(lacks, g.ID)
-		}
-	}
-	return lacks
+	Version     int               `json:"version"`
+	Time        time.Time         `json:"time"`
+	Generations []generationState `json:"generations"`
 }
 
 // NoteBackup keeps that a backup of the authority was made.
 func (a *Authority) NoteBackup(now time.Time) error {
-	return writeRecord(filepath.Join(a.dir, backupFile), Backup{stateVersion, now.UTC().Truncate(time.Second), a.current().ids()})
+	return writeRecord(filepath.Join(a.dir, backupFile), Backup{stateVersion, now.UTC().Truncate(time.Second), a.current().generations()})
+}
+
+// Covers says whether a backup has the authority as it is: its generations in their
+// roles. One of before a step would bring back what that ended.
+func (a *Authority) Covers(b *Backup) bool {
+	return slices.Equal(b.Generations, a.current().generations())
 }
 
 // LastBackup gives the last backup of the authority; nil if there is none.

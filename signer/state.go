@@ -47,6 +47,7 @@ type standing struct {
 	Tenure        Tenure    `json:"tenure"`
 	UnknownBefore time.Time `json:"unknown_before,omitzero"` // what was signed before may not be in the ledger
 	Superseded    bool      `json:"superseded,omitempty"`    // another signer took over
+	Restored      bool      `json:"restored,omitempty"`      // from a backup, and etcd does not know it yet
 	Paused        bool      `json:"paused,omitempty"`        // the last step of a rotation led back
 }
 

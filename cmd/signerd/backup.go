@@ -17,7 +17,9 @@ import (
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/unit"
+	"github.com/signerd/signerd/signer"
 )
 
 func newCABackup() *cobra.Command {
@@ -74,18 +76,19 @@ func writeBackup(cmd *cobra.Command, s *setup, path, output string, recipients [
 
 func newCARestore() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "restore --identity KEY [--etcd URL...] [--listen ADDRESS] FILE",
+		Use:   "restore --identity KEY --fingerprint FINGERPRINT [--etcd URL...] [--listen ADDRESS] FILE",
 		Short: "Make this machine the signer that a backup is of",
 		Args:  cobra.ExactArgs(1),
 	}
 	path := configFlag(cmd, config.DefaultPath)
 	identity := cmd.Flags().String("identity", "", "the `KEY` that opens it: a file of age-keygen, or an SSH private key")
+	fingerprint := cmd.Flags().String("fingerprint", "", "the `FINGERPRINT` of the CA, as any member's ca.crt has it: a backup does not say who made it")
 	var changes backup.Changes
 	cmd.Flags().StringArrayVar(&changes.Etcd, "etcd", nil, "the client `URL` of a member, in the place of those in the backup; default this machine's, if it is a member")
 	cmd.Flags().StringVar(&changes.Listen, "listen", "", "the `ADDRESS` to listen on, in the place of the one in the backup")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *identity == "" {
-			return usagef("restore needs --identity")
+		if *identity == "" || *fingerprint == "" {
+			return usagef("restore needs --identity and --fingerprint; on a member: openssl x509 -in /etc/etcd/pki/ca.crt -outform DER | sha256sum")
 		}
 		secret, err := durable.ReadSecret(*identity)
 		if err != nil {
@@ -108,12 +111,13 @@ func newCARestore() *cobra.Command {
 			return exit(exitInput, err)
 		}
 		defer file.Close() //nolint:errcheck // it is only read
-		restored, err := backup.Restore(file, *path, identities, changes, time.Now())
+		restored, err := backup.Restore(file, *path, *fingerprint, identities, changes, time.Now())
 		if err != nil {
 			return exitForState(err)
 		}
-		if err := startRestored(cmd.Context(), *path); err != nil {
-			return exit(exitRetry, err)
+		if err := startRestored(cmd.Context(), *path, restored.Authority); err != nil {
+			return exit(exitRetry, fmt.Errorf("everything is restored, but it does not sign: %w; put members' client URLs into etcd of %s if it cannot reach them, "+
+				"and see journalctl -u signerd; without a quorum: signerd ca adopt --without-etcd", err, *path))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored: the signer of %s, with the CA %s\n"+
 			"members: put this machine's address into signers of /etc/signerd/member.yaml on each; clients ask it too, by the same host key\n"+
@@ -128,8 +132,8 @@ func newCARestore() *cobra.Command {
 const signerUnit = "signerd.service"
 
 // startRestored lets the daemon run from now on, where systemd runs this machine and
-// the configuration is the unit's.
-func startRestored(ctx context.Context, path string) error {
+// the configuration is the unit's, and waits until etcd knows it.
+func startRestored(ctx context.Context, path string, authority *signer.Authority) error {
 	if !unit.Running() || path != config.DefaultPath {
 		return nil
 	}
@@ -139,13 +143,15 @@ func startRestored(ctx context.Context, path string) error {
 		return err
 	}
 	for {
-		s, err := unit.Alive(ctx, signerUnit)
-		if err != nil || s.Active == "active" {
+		if _, err := unit.Alive(ctx, signerUnit); err != nil {
+			return err
+		}
+		if waits, err := authority.Unclaimed(); err != nil || !waits {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return rotation.ErrUnclaimed
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

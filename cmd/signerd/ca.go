@@ -77,7 +77,7 @@ func newCAImport() *cobra.Command {
 		if err := describe(cmd, "imported", c, generation); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), "note: what it signed elsewhere is not in the ledger: give everybody who has such a certificate one from here before a rotation retires this CA\n"+
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "note: what it signed elsewhere is not in the ledger: give everybody who has such a certificate one from here before a rotation replaces this CA\n"+
 			"note: if a signer was lost whose CA this is: signerd ca adopt --fingerprint "+generation.Fingerprint())
 		return err
 	}
@@ -104,6 +104,7 @@ func newCAAdopt() *cobra.Command {
 	}
 	path := configFlag(cmd, config.DefaultPath)
 	fingerprint := cmd.Flags().String("fingerprint", "", "the `FINGERPRINT` of the CA that is to sign, which must be here")
+	alone := cmd.Flags().Bool("without-etcd", false, "do not ask etcd, which needs certificates from here before it can answer; it is told later")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *fingerprint == "" {
 			return usagef("adopt needs --fingerprint; signerd check prints that of the CA that is here")
@@ -115,7 +116,7 @@ func newCAAdopt() *cobra.Command {
 		if is := s.authority.Active().Fingerprint(); is != *fingerprint {
 			return exit(exitConfig, fmt.Errorf("the CA that signs here is %s, not %s", is, *fingerprint))
 		}
-		if err := adopt(cmd.Context(), s); err != nil {
+		if err := adopt(cmd.Context(), s, *alone); err != nil {
 			return err
 		}
 		tenure := s.authority.Tenure()
@@ -126,7 +127,7 @@ func newCAAdopt() *cobra.Command {
 }
 
 // adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
-func adopt(ctx context.Context, s *setup) (err error) {
+func adopt(ctx context.Context, s *setup, alone bool) (err error) {
 	ledger, _, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{})
 	if err != nil {
 		return exitForState(err)
@@ -137,6 +138,9 @@ func adopt(ctx context.Context, s *setup) (err error) {
 	}()
 	if _, err := s.authority.Recover(time.Now()); err != nil {
 		return exit(exitConfig, err)
+	}
+	if alone {
+		return s.authority.TakeOver(0)
 	}
 	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
 	cluster, err := s.connect(authority)

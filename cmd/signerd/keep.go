@@ -32,6 +32,9 @@ type keeper struct {
 	ledger  *signer.Ledger
 	driver  *rotation.Driver
 	watch   *watch
+	// restored: it began as a backup that etcd did not know, whose ledger may be older than
+	// etcd's head.
+	restored bool
 
 	shepherd shepherd
 	urls     []string // of members, as they were saved last
@@ -70,7 +73,8 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	}
 	if err == nil {
 		// A member that cannot be given up must not keep the rest from its work.
-		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx), k.saveURLs())
+		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx))
+		k.saveURLs()
 	}
 	if ctx.Err() != nil {
 		return false
@@ -81,23 +85,22 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 }
 
 // saveURLs keeps where members are, when that has changed.
-func (k *keeper) saveURLs() error {
+func (k *keeper) saveURLs() {
 	urls := k.cluster.Endpoints()
 	if slices.Equal(urls, k.urls) {
-		return nil
+		return
 	}
+	k.urls = urls // what cannot be written is said once
 	if err := saveEndpoints(k.config, urls); err != nil {
-		return err
+		k.log.Warn().Err(err).Msg("where the members are cannot be kept for the next start")
 	}
-	k.urls = urls
-	return nil
 }
 
 // claim makes sure that this signer is the one that signs. Where another one does, or
 // with another CA, it signs no more until a person has decided.
 func (k *keeper) claim(ctx context.Context) error {
 	err := k.driver.Claim(ctx)
-	if err == nil || rotation.Forbids(err) {
+	if err == nil || rotation.Forbids(err) || errors.Is(err, rotation.ErrUnclaimed) {
 		k.signer.Stop(err)
 	}
 	return err
@@ -182,6 +185,10 @@ func (k *keeper) compareHead(ctx context.Context) error {
 		if there, err = k.ledger.Contains(head); err != nil {
 			return err
 		}
+	}
+	if k.restored && !there {
+		k.log.Warn().Bytes("etcd", value).Uint64("seq", k.ledger.Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
+		there = true
 	}
 	if k.compared = there; there {
 		return nil

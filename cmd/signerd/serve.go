@@ -99,7 +99,8 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}
 	defer logClose(log, "etcd", cluster.Close)
 	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
-	if err := mayStart(ctx, desk.Rotation()); err != nil {
+	restored := s.authority.Restored()
+	if err := mayStart(ctx, authority, desk.Rotation()); err != nil {
 		return err
 	}
 	for _, c := range s.trust {
@@ -133,7 +134,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", ledger.Head().Seq).
 		Msg("listening")
 
-	k := keeper{config: s.config, log: log, cluster: cluster, signer: authority, ledger: ledger, driver: desk.Rotation(), watch: watch}
+	k := keeper{config: s.config, log: log, cluster: cluster, signer: authority, ledger: ledger, driver: desk.Rotation(), watch: watch, restored: restored}
 	background, stop := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() {
@@ -149,10 +150,12 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 const startPatience = 500 * time.Millisecond
 
 // mayStart says why nothing must be signed here.
-func mayStart(ctx context.Context, driver *rotation.Driver) error {
+func mayStart(ctx context.Context, s *signer.Signer, driver *rotation.Driver) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	switch err := driver.Claim(ctx); {
+	case errors.Is(err, rotation.ErrUnclaimed):
+		s.Stop(err) // until it is claimed
 	case rotation.Forbids(err):
 		return exit(exitConfig, err)
 	case errors.Is(err, rotation.ErrStrange):

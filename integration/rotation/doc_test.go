@@ -82,7 +82,6 @@ func (w *world) loseSigner(t *testing.T) {
 func (w *world) newSigner(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"h2", "h3"} {
-		w.On(t, name, "signerd", "sync")
 		fleet.Eventually(t, time.Minute, name+" is renewed by the new signer", func() error {
 			_, err := w.Bed.Exec(name, "openssl", "x509", "-in", "/etc/etcd/pki/member.crt", "-noout", "-checkend", "70")
 			return err
@@ -97,5 +96,9 @@ func (w *world) newSigner(t *testing.T) {
 			return errors.New("it does not")
 		}
 		return nil
+	})
+	fleet.Eventually(t, 20*time.Second, "the old signer has ended", func() error {
+		_, err := w.Bed.Exec("h1", "sh", "-c", "! systemctl is-active -q signerd")
+		return err
 	})
 }

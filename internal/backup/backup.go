@@ -131,6 +131,9 @@ func (w writer) file(name, path string) error {
 	if err != nil {
 		return err
 	}
+	if !strings.HasPrefix(name, ledgerDir) && info.Size() > largestInCore {
+		return fmt.Errorf("%s has %d bytes, more than a backup takes: %d", path, info.Size(), largestInCore)
+	}
 	if err := w.begin(name, info.Size()); err != nil {
 		return err
 	}

@@ -31,10 +31,11 @@ type Changes struct {
 	Listen string
 }
 
-// Restore makes this machine the signer that a backup is of. Nothing of it may be there
-// yet: the error is then fs.ErrExist, and what is there stays. The configuration, at path,
-// is written last, so that without it nothing counts.
-func Restore(in io.Reader, path string, identities []age.Identity, changes Changes, now time.Time) (*Restored, error) {
+// Restore makes this machine the signer that a backup is of, whose CA has a fingerprint:
+// anybody can make a backup that the same key opens. Nothing of a signer may be there yet:
+// the error is then fs.ErrExist, and what is there stays. What fails leaves nothing; the
+// configuration, at path, is written last, so that without it nothing counts.
+func Restore(in io.Reader, path, fingerprint string, identities []age.Identity, changes Changes, now time.Time) (*Restored, error) {
 	decrypted, err := age.Decrypt(in, identities...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the backup: %w", err)
@@ -51,45 +52,107 @@ func Restore(in io.Reader, path string, identities []age.Identity, changes Chang
 	if err != nil {
 		return nil, err
 	}
-	for _, target := range []string{path, c.HostKey, c.AuthorizedKeys} {
-		if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: this machine is a signer, or was to be one: move it away first: %w", target, fs.ErrExist)
-		}
-	}
-	hostKey, err := r.only(hostKeyName)
-	if err != nil {
+	p := plan{config: c}
+	if err := p.read(r); err != nil {
 		return nil, err
 	}
-	keys, err := r.only(keysName)
-	if err != nil {
-		return nil, err
-	}
-	trust, err := r.many(trustPrefix)
-	if err != nil {
-		return nil, err
-	}
-	files, err := r.many(authorityDir)
-	if err != nil {
-		return nil, err
-	}
-	authority, err := signer.RestoreAuthority(c.Authority, files, now)
-	if err != nil {
+	p.files = append(p.files, planned{path, text, 0o644})
+	if err := p.free(); err != nil {
 		return nil, err
 	}
 	if err := r.ledger(c.Ledger); err != nil {
 		return nil, err
 	}
-	for i, target := range c.Trust {
-		if err := durable.Replace(target, trust[strconv.Itoa(i)], 0o644); err != nil {
-			return nil, err
+	authority, err := signer.RestoreAuthority(c.Authority, p.authority, now)
+	if err == nil {
+		if is := authority.Active().Fingerprint(); is != fingerprint {
+			err = fmt.Errorf("in this backup the CA %s signs, not %s", is, fingerprint)
 		}
 	}
-	owner, err := durable.OwnerOf(filepath.Dir(c.Authority))
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = p.write()
 	}
-	return &Restored{c, authority}, errors.Join(durable.CreateFor(owner, c.HostKey, hostKey, 0o600),
-		durable.Create(c.AuthorizedKeys, keys, 0o644), durable.Create(path, text, 0o644))
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(c.Ledger), os.RemoveAll(c.Authority))
+	}
+	return &Restored{c, authority}, nil
+}
+
+// plan is what is restored beside the ledger.
+type plan struct {
+	config    *config.Config
+	authority map[string][]byte
+	files     []planned // in the order in which they are written
+}
+
+type planned struct {
+	path string
+	data []byte
+	mode fs.FileMode
+}
+
+// read takes everything before the ledger.
+func (p *plan) read(r *reader) error {
+	hostKey, err := r.only(hostKeyName)
+	if err != nil {
+		return err
+	}
+	keys, err := r.only(keysName)
+	if err != nil {
+		return err
+	}
+	trust, err := r.many(trustPrefix)
+	if err != nil {
+		return err
+	}
+	for i, path := range p.config.Trust {
+		data := trust[strconv.Itoa(i)]
+		if _, err := signer.ParseCertificates(data); err != nil {
+			return fmt.Errorf("the backup's CA for %s: %w", path, err)
+		}
+		p.files = append(p.files, planned{path, data, 0o644})
+	}
+	p.files = append(p.files, planned{p.config.HostKey, hostKey, 0o600}, planned{p.config.AuthorizedKeys, keys, 0o644})
+	p.authority, err = r.many(authorityDir)
+	return err
+}
+
+// free says what is in the way.
+func (p *plan) free() error {
+	for _, f := range p.files {
+		if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: this machine is a signer, or was to be one: move it away first: %w", f.path, fs.ErrExist)
+		}
+	}
+	for _, dir := range []string{p.config.Authority, p.config.Ledger} {
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is not empty: move it away first: %w", dir, fs.ErrExist)
+		}
+	}
+	return nil
+}
+
+// write writes the files. After an error none of them is left.
+func (p *plan) write() error {
+	owner, err := durable.OwnerOf(filepath.Dir(p.config.Authority))
+	if err != nil {
+		return err
+	}
+	for i, f := range p.files {
+		create := durable.Create
+		if f.mode == 0o600 { // the daemon alone reads it
+			create = func(path string, data []byte, mode fs.FileMode) error {
+				return durable.CreateFor(owner, path, data, mode)
+			}
+		}
+		if err := create(f.path, f.data, f.mode); err != nil {
+			for _, written := range p.files[:i] {
+				err = errors.Join(err, os.Remove(written.path))
+			}
+			return err
+		}
+	}
+	return nil
 }
 
 // reader reads an archive in the order in which it was written.

@@ -177,7 +177,7 @@ func handOver(dir *os.File) error {
 		return err
 	}
 	for _, name := range names {
-		if err := unix.Fchownat(int(dir.Fd()), name, owner.UID, owner.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fchownat(int(dir.Fd()), name, owner.UID, owner.GID, unix.AT_SYMLINK_NOFOLLOW); err != nil && !errors.Is(err, fs.ErrNotExist) { // a staged one has come and gone
 			return fmt.Errorf("handing over %s: %w", name, err)
 		}
 	}

@@ -3,7 +3,6 @@ package report
 import (
 	"errors"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/signerd/signerd/signer"
@@ -54,8 +53,8 @@ func backups(authority *signer.Authority) []Finding {
 		return []Finding{found(Warning, what, which, "there is none: if this machine is lost, so is the CA: signerd ca backup")}
 	}
 	made := last.Time.UTC().Format("2006-01-02 15:04") + "Z"
-	if lacks := last.Lacks(authority.Generations()); len(lacks) > 0 {
-		return []Finding{found(Warning, what, which, "the last one, of "+made+", lacks "+strings.Join(lacks, " ")+": signerd ca backup")}
+	if !authority.Covers(last) {
+		return []Finding{found(Warning, what, which, "the last one, of "+made+", is of before a step of a rotation, and would undo it: signerd ca backup")}
 	}
 	return []Finding{found(OK, what, which, "the last one is of "+made)}
 }

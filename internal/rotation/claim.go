@@ -21,6 +21,8 @@ var (
 	ErrSuperseded = errors.New("another signer took over")
 	// ErrForeign is wrapped when the cluster has another CA.
 	ErrForeign = errors.New("the cluster has another CA")
+	// ErrUnclaimed is wrapped while etcd does not know a signer that was restored.
+	ErrUnclaimed = errors.New("this signer was restored from a backup, and etcd has not been told yet")
 	// ErrStrange is wrapped when what was seen of etcd trusts another CA, which nobody
 	// has vouched for: it is no reason to stop, but one not to begin.
 	ErrStrange = errors.New("etcd trusts another CA")
@@ -37,12 +39,32 @@ func (d *Driver) Claim(ctx context.Context) error {
 	if authority.Superseded() {
 		return fmt.Errorf("%w: that was seen before; if this one is to sign again: signerd ca adopt", ErrSuperseded)
 	}
+	if authority.Restored() {
+		if err := d.takeOver(ctx); err != nil {
+			return fmt.Errorf("%w: nothing is signed before: %w", ErrUnclaimed, err)
+		}
+		return nil
+	}
 	err := d.claim(ctx, authority.Active())
 	if errors.Is(err, ErrSuperseded) {
 		// It is to be so when etcd cannot be asked.
 		err = errors.Join(err, authority.Supersede())
 	}
 	return err
+}
+
+// takeOver is the first claim of a signer that was restored, which somebody has decided:
+// whoever signed before signs no more. But a backup of before a rotation has the wrong CA.
+func (d *Driver) takeOver(ctx context.Context) error {
+	there, _, err := d.cluster.Signing(ctx)
+	if err != nil {
+		return err
+	}
+	if active := d.signer.Authority().Active().Fingerprint(); there != nil && there.Fingerprint != active {
+		return fmt.Errorf("%w: etcd has %q, and in this backup %s signs: it is of before a rotation; restore a later one, or if this CA is right: signerd ca adopt",
+			ErrForeign, there.Fingerprint, active)
+	}
+	return d.Adopt(ctx)
 }
 
 // Adopt makes this signer the one that signs for the cluster, whatever etcd says. It

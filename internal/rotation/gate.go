@@ -42,7 +42,7 @@ func (d *Driver) ofSigner(n *needed) []blocker {
 		all = append(all, blocker{"the signer", "still hands out " + n.refuses.ID + " by trust in its configuration", "take it out there, and restart signerd"})
 	}
 	since := d.signer.Authority().UnknownBefore()
-	if whole := since.Add(signer.ClientLife); n.expired != nil && d.now().Before(whole) {
+	if whole := since.Add(signer.ClientLife); (n.expired != nil || n.fetched != nil) && d.now().Before(whole) {
 		all = append(all, blocker{"the ledger", "has only what was signed since the CA came here, at " + since.Format(time.RFC3339),
 			"clients' certificates from before have expired at " + whole.Format(time.RFC3339)})
 	}

@@ -37,6 +37,9 @@ func New(s *signer.Signer, cluster *peers.Cluster, trust []*x509.Certificate) *D
 // rotation is beyond is done already. The error wraps ErrBlocked, signer.ErrRetry,
 // peers.ErrAway or peers.ErrBusy, and then nothing has changed.
 func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Generation, by signer.Asker) (string, error) {
+	if err := d.signer.Stopped(); err != nil {
+		return "", err
+	}
 	authority := d.signer.Authority()
 	// What a step before this one could not bring to its end comes first.
 	if _, err := authority.Recover(d.now()); err != nil {
