@@ -137,10 +137,7 @@ func TestRealTLSError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.StartEtcd(m, ""); err != nil {
-		t.Fatal(err)
-	}
-	// The signer's CA is another one now.
+	// The signer's CA is another one now, which shows when etcd is there.
 	if err := os.RemoveAll(l.Path("authority")); err != nil {
 		t.Fatal(err)
 	}
@@ -150,10 +147,14 @@ func TestRealTLSError(t *testing.T) {
 	if err := l.StartSigner(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 15*time.Second, "the journal has the reason", func() bool {
-		return strings.Contains(read(t, l.Path("signerd.log")), "x509: certificate signed by unknown authority")
+	if err := l.StartEtcd(m, ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the journal has the reason", func() bool {
+		refused(t, l, 75, "cannot use etcd", "", "get-peers")
+		log := read(t, l.Path("signerd.log"))
+		return strings.Contains(log, "x509: certificate signed by unknown authority") && strings.Contains(log, "was a CA made anew here")
 	})
-	refused(t, l, 75, "cannot use etcd", "", "get-peers")
 }
 
 // A ledger whose end is gone shows against the head that etcd keeps.
