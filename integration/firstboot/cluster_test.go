@@ -28,6 +28,7 @@ func TestCluster(t *testing.T) {
 			t.Errorf("init does not say %q:\n%s", want, out)
 		}
 	}
+	w.On(t, "h1", "sh", "-c", `signerd ca backup --recipient "$(ssh-keygen -y -f /root/.ssh/id_ed25519)" --output /root/signerd.age`)
 	config, _ := w.Client(t, "kubemaster-load")
 	writes, err := load.Start([]string{"https://" + w.Bed.Address(11) + ":2379"}, config, 100)
 	if err != nil {
