@@ -105,7 +105,7 @@ func (d *Driver) claim(ctx context.Context, active *signer.Generation) error {
 		if *there == ours {
 			return nil
 		}
-		if err := judge(*there, ours, d.known()); err != nil {
+		if err := judge(*there, ours, d.signer.Authority().Generations(), d.trust); err != nil {
 			return err
 		}
 	}
@@ -122,10 +122,14 @@ func (d *Driver) known() []*x509.Certificate {
 	return all
 }
 
-// judge says why a signer must not sign, given who does by etcd, and the CAs that it
-// knows.
-func judge(there, ours peers.Signing, known []*x509.Certificate) error {
-	if !slices.ContainsFunc(known, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == there.Fingerprint }) {
+// judge says why a signer must not sign, given who does by etcd, its own CAs, and those
+// that its configuration trusts: where one of these signed, its key is lost, and this
+// signer follows.
+func judge(there, ours peers.Signing, generations []*signer.Generation, trust []*x509.Certificate) error {
+	if !slices.ContainsFunc(generations, func(g *signer.Generation) bool { return g.Fingerprint() == there.Fingerprint }) {
+		if slices.ContainsFunc(trust, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == there.Fingerprint }) {
+			return nil
+		}
 		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if etcd was restored from a backup and this CA is right: signerd ca adopt",
 			ErrForeign, there.Fingerprint, ours.Fingerprint)
 	}

@@ -81,13 +81,14 @@ func TestPortsInTheWay(t *testing.T) {
 // Who signs by etcd is this signer, one before it, one after it, or a stranger.
 func TestJudge(t *testing.T) {
 	mine, lost := generation("mine", false), generation("lost", false)
-	known := []*x509.Certificate{mine.Certificate, lost.Certificate}
+	next := generation("next", true)
 	ours := peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 2, Signer: "a"}
 	for what, test := range map[string]struct {
 		there peers.Signing
 		want  error
 	}{
-		"another generation of ours":      {peers.Signing{Fingerprint: lost.Fingerprint(), Epoch: 2, Signer: "a"}, nil},
+		"another generation of ours":      {peers.Signing{Fingerprint: next.Fingerprint(), Epoch: 2, Signer: "a"}, nil},
+		"the CA of a lost key":            {peers.Signing{Fingerprint: lost.Fingerprint(), Epoch: 3, Signer: "b"}, nil},
 		"a signer before this one":        {peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 1, Signer: "b"}, nil},
 		"a signer after this one":         {peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 3, Signer: "b"}, ErrSuperseded},
 		"a twin":                          {peers.Signing{Fingerprint: mine.Fingerprint(), Epoch: 2, Signer: "b"}, ErrSuperseded},
@@ -95,7 +96,7 @@ func TestJudge(t *testing.T) {
 		"a stranger after this one":       {peers.Signing{Fingerprint: "00", Epoch: 3, Signer: "b"}, ErrForeign},
 		"something that is not signerd's": {peers.Signing{}, ErrForeign},
 	} {
-		if err := judge(test.there, ours, known); !errors.Is(err, test.want) {
+		if err := judge(test.there, ours, []*signer.Generation{mine, next}, []*x509.Certificate{lost.Certificate}); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", what, err, test.want)
 		}
 	}
