@@ -366,7 +366,7 @@ func (w *world) elsewhere(t *testing.T) {
 func (w *world) anotherCA(t *testing.T) {
 	w.On(t, "h1", "sh", "-c", "systemctl stop signerd && cp /var/lib/signerd/authority/active.crt /etc/signerd/lost.crt && chmod 644 /etc/signerd/lost.crt && "+
 		"mv /var/lib/signerd/authority /root/lost && signerd ca create && chown -R signerd:signerd /var/lib/signerd && "+
-		"sed -i 's/^trust:.*/trust: [lost.crt]/' /etc/signerd/signerd.yaml && signerd check && systemctl start signerd && sync")
+		"sed -i '/^trust:/d' /etc/signerd/signerd.yaml && echo 'trust: [lost.crt]' >> /etc/signerd/signerd.yaml && signerd check && systemctl start signerd && sync")
 	issuer := strings.TrimPrefix(strings.TrimSpace(w.On(t, "h1", "openssl", "x509", "-in", "/var/lib/signerd/authority/active.crt", "-noout", "-subject")), "subject=")
 	for _, name := range fleet.Names {
 		fleet.Eventually(t, 3*time.Minute, name+" has a certificate of the new CA", func() error {
