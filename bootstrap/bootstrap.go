@@ -52,7 +52,6 @@ const (
 	caKeyLink   = config.PKIDir + "/ca.key"
 	environment = "/etc/default/etcd"
 	etcdDir     = "/var/lib/etcd"
-	signerUnit  = "signerd.service"
 
 	lockPath = "/run/signerd-first-boot.lock"
 

@@ -315,13 +315,13 @@ func (b *boot) hostKey() (ssh.PublicKey, error) {
 }
 
 func (b *boot) startSigner(ctx context.Context) (string, error) {
-	if err := errors.Join(unit.Enable(ctx, signerUnit), unit.ResetFailed(ctx, signerUnit), unit.Start(ctx, signerUnit)); err != nil {
+	if err := unit.Launch(ctx, member.SignerUnit); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return b.plan.Listen, b.eventually(ctx, 50*time.Millisecond, func(ctx context.Context) (bool, error) {
-		s, err := unit.Alive(ctx, signerUnit)
+		s, err := unit.Alive(ctx, member.SignerUnit)
 		return err != nil || s.Active == "active", err
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -193,34 +192,35 @@ func TestRotationWithoutEtcd(t *testing.T) {
 	})
 }
 
+// rootOf makes a CA's certificate for a key with openssl, as operators do.
+func rootOf(t *testing.T, l *lab.Lab, name, key, days string, more ...string) string {
+	t.Helper()
+	args := []string{"req", "-x509", "-key", key, "-days", days, "-subj", "/CN=" + name, "-addext", "basicConstraints=critical,CA:TRUE"}
+	certificate, err := l.Run("", "openssl", append(args, more...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate
+}
+
 // A CA that was made elsewhere takes the place of the one there is, whatever openssl
 // made of it; what is none is refused, and so is whoever may only prepare.
 func TestRotationToSuppliedCA(t *testing.T) {
 	t.Parallel()
 	l := newCluster(t, "")
-	if _, err := l.Run("", "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "root.key", "-out", "root.crt", "-days", "3650", "-subj", "/CN=offline-root",
-		"-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"); err != nil {
-		t.Fatal(err)
-	}
-	certificate, key := read(t, l.Path("root.crt")), read(t, l.Path("root.key"))
-	sameKey := read(t, l.Path("authority/active.key"))
-	for i, args := range [][]string{
-		{"-key", "authority/active.key", "-subj", "/CN=the same key", "-addext", "keyUsage=critical,keyCertSign"},
-		{"-newkey", "rsa:2048", "-nodes", "-keyout", "constrained.key", "-subj", "/CN=constrained", "-addext", "nameConstraints=critical,permitted;DNS:example.com"},
-		{"-newkey", "rsa:2048", "-nodes", "-keyout", "clients.key", "-subj", "/CN=clients", "-addext", "extendedKeyUsage=clientAuth"},
-	} {
-		if _, err := l.Run("", "openssl", append([]string{"req", "-x509", "-days", "3650", "-addext", "basicConstraints=critical,CA:TRUE", "-out", fmt.Sprintf("odd-%d.crt", i)}, args...)...); err != nil {
+	for _, name := range []string{"root", "constrained", "clients", "later"} {
+		if _, err := l.Run("", "openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", name+".key"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	sameKey += read(t, l.Path("odd-0.crt"))
-	if _, err := l.Run("", "openssl", "req", "-x509", "-key", "root.key", "-out", "short.crt", "-days", "20", "-subj", "/CN=short", "-addext", "basicConstraints=critical,CA:TRUE"); err != nil {
-		t.Fatal(err)
-	}
+	certificate, key := rootOf(t, l, "offline-root", "root.key", "3650", "-addext", "keyUsage=critical,keyCertSign"), read(t, l.Path("root.key"))
+	sameKey := read(t, l.Path("authority/active.key")) + rootOf(t, l, "the same key", "authority/active.key", "3650", "-addext", "keyUsage=critical,keyCertSign")
+	constrained := rootOf(t, l, "constrained", "constrained.key", "3650", "-addext", "nameConstraints=critical,permitted;DNS:example.com") + read(t, l.Path("constrained.key"))
+	clients := rootOf(t, l, "clients", "clients.key", "3650", "-addext", "extendedKeyUsage=clientAuth") + read(t, l.Path("clients.key"))
 	for what, test := range map[string]struct{ stdin, says string }{
-		"names that it may not sign":  {read(t, l.Path("odd-1.crt")) + read(t, l.Path("constrained.key")), "would not be accepted"},
-		"usages that it may not sign": {read(t, l.Path("odd-2.crt")) + read(t, l.Path("clients.key")), "would not be accepted"},
-		"too short a life":            {read(t, l.Path("short.crt")) + key, "must outlive"},
+		"names that it may not sign":  {constrained, "would not be accepted"},
+		"usages that it may not sign": {clients, "would not be accepted"},
+		"too short a life":            {rootOf(t, l, "short", "root.key", "20") + key, "must outlive"},
 		"no key":                      {certificate, "no PEM private key"},
 		"no certificate":              {key, "no PEM certificate"},
 		"nothing":                     {"", "no PEM certificate"},
@@ -253,11 +253,7 @@ func TestRotationToSuppliedCA(t *testing.T) {
 	if answer := ssh(t, l, certificate+key, "rotate", "prepare", "--from"); !strings.Contains(answer, "nothing was to be done") {
 		t.Errorf("the same again: %s", answer)
 	}
-	if _, err := l.Run("", "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "later.key", "-out", "later.crt", "-days", "3650", "-subj", "/CN=later",
-		"-addext", "basicConstraints=critical,CA:TRUE"); err != nil {
-		t.Fatal(err)
-	}
-	refused(t, l, 75, "a rotation to another CA goes on", read(t, l.Path("later.crt"))+read(t, l.Path("later.key")), "rotate", "prepare", "--from")
+	refused(t, l, 75, "a rotation to another CA goes on", rootOf(t, l, "later", "later.key", "3650")+read(t, l.Path("later.key")), "rotate", "prepare", "--from")
 	block, _ := pem.Decode([]byte(certificate))
 	if bundle := ssh(t, l, "", "get-certificate"); !strings.Contains(bundle, string(pem.EncodeToMemory(block))) {
 		t.Errorf("the bundle: %s", bundle)

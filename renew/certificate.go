@@ -127,7 +127,7 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status
 	if err != nil {
 		return err
 	}
-	if present, err := os.ReadFile(s.files.Trust); err != nil || !bytes.Equal(present, bundle) {
+	if !s.hasBundle(bundle) {
 		// They are others: what the status said may be of before.
 		again, err := s.status(ctx, client)
 		if err != nil {
@@ -346,9 +346,15 @@ func (s *syncer) issue(ctx context.Context, client *sshclient.Client, cas []*x50
 	return answer, nil
 }
 
+// hasBundle says whether these very CAs are in place.
+func (s *syncer) hasBundle(bundle []byte) bool {
+	present, err := os.ReadFile(s.files.Trust)
+	return err == nil && bytes.Equal(present, bundle)
+}
+
 // writeBundle puts CAs in place, if they are others.
 func (s *syncer) writeBundle(bundle []byte) error {
-	if present, err := os.ReadFile(s.files.Trust); err == nil && bytes.Equal(present, bundle) {
+	if s.hasBundle(bundle) {
 		return nil
 	}
 	if err := durable.Replace(s.files.Trust, bundle, 0o644); err != nil {

@@ -122,7 +122,6 @@ func (s *syncer) restartEtcd(ctx context.Context) error {
 func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, error) {
 	var found []string
 	var problems []error
-	must := member.MustLoad(cas)
 	show, _ := s.files.Pair() // without one there is less to see
 	client, peer := member.Addresses(s.host())
 	for _, address := range []string{client, peer} {
@@ -131,8 +130,7 @@ func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, er
 			problems = append(problems, fmt.Errorf("looking at what etcd trusts: %w", err))
 			continue
 		}
-		extra, _ := served.Difference(cas)
-		_, missing := served.Difference(must)
+		extra, missing := served.Stale(cas)
 		if len(extra) > 0 {
 			found = append(found, fmt.Sprintf("%s still trusts %s", address, strings.Join(extra, ", ")))
 		}

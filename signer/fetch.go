@@ -28,11 +28,13 @@ func (l *Ledger) NoteFetch(now time.Time, f Fetch, newest *Generation) {
 // those of the certificate key that it was made with, or those whose last certificate
 // was asked for by the same SSH key from the same source.
 func (h *holds) unaware(e Entry) []string {
-	names := h.byAsker[Asker{e.SSHKey, e.Source}]
+	var names []string
 	if e.Key != "" {
-		names = h.byKey[e.Key]
+		names = h.byKey.names(e.Key)
+	} else {
+		names = h.byAsker.names(Asker{e.SSHKey, e.Source})
 	}
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return h.byName[name].fetched == h.has(e.Generation) })
+	return slices.DeleteFunc(names, func(name string) bool { return h.byName[name].fetched == h.has(e.Generation) })
 }
 
 // has is the bundle of this rotation with a generation.

@@ -78,8 +78,8 @@ func (h *Hold) repeats(e Entry) bool {
 type holds struct {
 	perHour int // bounds the certificates for one name in an hour; 0: no bound
 	byName  map[string]*nameState
-	byKey   map[string][]string // key fingerprint to names held
-	byAsker map[Asker][]string  // who asked last to names held
+	byKey   nameIndex[string] // key fingerprint to names held
+	byAsker nameIndex[Asker]  // who asked last to names held
 
 	rotations int // how many were begun or given up
 }
@@ -104,7 +104,7 @@ type issuer struct {
 }
 
 func newHolds(perHour int) *holds {
-	return &holds{perHour: perHour, byName: map[string]*nameState{}, byKey: map[string][]string{}, byAsker: map[Asker][]string{}}
+	return &holds{perHour: perHour, byName: map[string]*nameState{}, byKey: nameIndex[string]{}, byAsker: nameIndex[Asker]{}}
 }
 
 // perNameWindow is the time over which certificates for a name are counted.
@@ -287,33 +287,16 @@ func (h *holds) expected(now time.Time) []*Hold {
 
 // set replaces a name's state and keeps the indexes with it.
 func (h *holds) set(name string, s *nameState) {
-	var before, after Hold
+	before, after := &Hold{}, &Hold{}
 	if old := h.byName[name]; old != nil && old.hold != nil {
-		before = *old.hold
+		before = old.hold
 	}
 	if s.hold != nil {
-		after = *s.hold
+		after = s.hold
 	}
 	h.byName[name] = s
-	reindex(h.byKey, name, before.Key, after.Key)
-	reindex(h.byAsker, name, before.asker, after.asker)
-}
-
-// reindex moves a name in an index; the zero key is nobody's.
-func reindex[K comparable](index map[K][]string, name string, before, after K) {
-	var nobody K
-	if before == after {
-		return
-	}
-	if before != nobody {
-		names := slices.DeleteFunc(slices.Clone(index[before]), func(n string) bool { return n == name })
-		if index[before] = names; len(names) == 0 {
-			delete(index, before)
-		}
-	}
-	if after != nobody {
-		index[after] = append(slices.Clone(index[after]), name)
-	}
+	h.byKey.move(name, before.Key, after.Key)
+	h.byAsker.move(name, before.asker, after.asker)
 }
 
 // sweep forgets names that nobody holds and nobody asked for lately, so that

@@ -179,7 +179,7 @@ func (l *Ledger) HeldBy(key PublicKey, now time.Time) []*Hold {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var held []*Hold
-	for _, name := range l.holds.byKey[key.Fingerprint()] {
+	for _, name := range l.holds.byKey.names(key.Fingerprint()) {
 		if hold := l.holds.byName[name].hold; hold.admits(now) {
 			held = append(held, hold)
 		}

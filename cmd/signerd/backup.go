@@ -128,9 +128,6 @@ func newCARestore() *cobra.Command {
 	return cmd
 }
 
-// signerUnit is the daemon's.
-const signerUnit = "signerd.service"
-
 // startRestored lets the daemon run from now on, where systemd runs this machine and
 // the configuration is the unit's, and waits until etcd knows it.
 func startRestored(ctx context.Context, path string, authority *signer.Authority) error {
@@ -139,11 +136,11 @@ func startRestored(ctx context.Context, path string, authority *signer.Authority
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := errors.Join(unit.Enable(ctx, signerUnit), unit.ResetFailed(ctx, signerUnit), unit.Start(ctx, signerUnit)); err != nil {
+	if err := unit.Launch(ctx, member.SignerUnit); err != nil {
 		return err
 	}
 	for {
-		if _, err := unit.Alive(ctx, signerUnit); err != nil {
+		if _, err := unit.Alive(ctx, member.SignerUnit); err != nil {
 			return err
 		}
 		if waits, err := authority.Unclaimed(); err != nil || !waits {

@@ -69,14 +69,12 @@ func Write(out io.Writer, path string, c *config.Config, authority *signer.Autho
 		return err
 	}
 	w := writer{tar.NewWriter(encrypted), now}
-	files := map[string]string{configName: path, hostKeyName: c.HostKey, keysName: c.AuthorizedKeys}
-	order := []string{configName, hostKeyName, keysName}
+	files := []struct{ name, path string }{{configName, path}, {hostKeyName, c.HostKey}, {keysName, c.AuthorizedKeys}}
 	for i, path := range c.Trust {
-		name := fmt.Sprintf("%s%d", trustPrefix, i)
-		files[name], order = path, append(order, name)
+		files = append(files, struct{ name, path string }{fmt.Sprintf("%s%d", trustPrefix, i), path})
 	}
-	for _, name := range order {
-		if err := w.file(name, files[name]); err != nil {
+	for _, f := range files {
+		if err := w.file(f.name, f.path); err != nil {
 			return err
 		}
 	}

@@ -29,9 +29,17 @@ func WriteCrossed(fingerprints []string) error {
 	return durable.Replace(crossedPath, []byte(text), 0o644)
 }
 
-// MustLoad gives the CAs of a bundle that etcd has to have loaded: all but those that
+// Stale compares the CAs that are loaded with a bundle: those that etcd should not trust
+// any more, and those that it has to and does not yet.
+func (s *Served) Stale(bundle []*x509.Certificate) (extra, missing []string) {
+	extra, _ = s.Difference(bundle)
+	_, missing = s.Difference(mustLoad(bundle))
+	return extra, missing
+}
+
+// mustLoad gives the CAs of a bundle that etcd has to have loaded: all but those that
 // were kept, as long as there is one before them.
-func MustLoad(cas []*x509.Certificate) []*x509.Certificate {
+func mustLoad(cas []*x509.Certificate) []*x509.Certificate {
 	text, err := os.ReadFile(crossedPath)
 	if err != nil {
 		return cas

@@ -25,8 +25,9 @@ import (
 // EtcdUnit is etcd's unit.
 const EtcdUnit = "etcd.service"
 
-// The units of signerd sync.
+// The units of signerd: the daemon, on the machine that signs, and signerd sync.
 const (
+	SignerUnit  = "signerd.service"
 	SyncTimer   = "signerd-sync.timer"
 	SyncService = "signerd-sync.service"
 )

@@ -94,8 +94,7 @@ func served(ctx context.Context, address string, m *config.Member, paths config.
 		f.State, f.Says = Critical, err.Error()
 		return []Finding{f}
 	}
-	extra, _ := s.Difference(cas)
-	if _, missing := s.Difference(member.MustLoad(cas)); len(extra)+len(missing) > 0 {
+	if extra, missing := s.Stale(cas); len(extra)+len(missing) > 0 {
 		f.State = max(f.State, Warning)
 		f.Says = "etcd has not loaded the CAs of " + files.Trust + " yet"
 		if len(extra) > 0 {

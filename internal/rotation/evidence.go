@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -43,7 +44,7 @@ func (d *Driver) look(ctx context.Context) ([]port, error) {
 			if name == "" {
 				name = "a member"
 			}
-			ports = append(ports, port{member: name, trouble: fmt.Errorf("it is joining")})
+			ports = append(ports, port{member: name, trouble: errors.New("it is joining")})
 			continue
 		}
 		for _, text := range []string{m.ClientURLs[0], m.PeerURLs[0]} {

@@ -99,6 +99,12 @@ func Start(ctx context.Context, name string) error {
 	return err
 }
 
+// Launch lets a unit start at boot and now, however often it has failed, without
+// waiting until it is ready.
+func Launch(ctx context.Context, name string) error {
+	return errors.Join(Enable(ctx, name), ResetFailed(ctx, name), Start(ctx, name))
+}
+
 // Restart stops a unit and starts it again without waiting until it is ready.
 func Restart(ctx context.Context, name string) error {
 	_, err := systemctl(ctx, "restart", "--no-block", name)
