@@ -16,10 +16,12 @@ import (
 	"github.com/signerd/signerd/signer"
 )
 
-// How often etcd is looked at: in general, and while a member joins.
+// How often etcd is looked at: in general, while it cannot be used, and while a member
+// joins.
 const (
-	keepEvery = 10 * time.Second
-	joinEvery = 500 * time.Millisecond
+	keepEvery  = 10 * time.Second
+	retryEvery = 2 * time.Second
+	joinEvery  = 500 * time.Millisecond
 )
 
 // keeper does what nobody asks for: it makes sure that this signer is the one that signs,
@@ -48,8 +50,11 @@ type keeper struct {
 func (k *keeper) keep(ctx context.Context) {
 	for {
 		pause := keepEvery
-		if joining := k.look(ctx); joining {
+		switch joining := k.look(ctx); {
+		case joining:
 			pause = joinEvery
+		case k.trouble != "":
+			pause = retryEvery
 		}
 		select {
 		case <-ctx.Done():

@@ -130,7 +130,7 @@ func judge(there, ours peers.Signing, generations []*signer.Generation, trust []
 		if slices.ContainsFunc(trust, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == there.Fingerprint }) {
 			return nil
 		}
-		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if etcd was restored from a backup and this CA is right: signerd ca adopt",
+		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if that one's key is lost and this one follows it, name its certificate in trust until etcd knows; if etcd was restored from a backup and this CA is right: signerd ca adopt",
 			ErrForeign, there.Fingerprint, ours.Fingerprint)
 	}
 	if there.Epoch > ours.Epoch || there.Epoch == ours.Epoch && there.Signer != ours.Signer {
