@@ -21,7 +21,7 @@ var picture = map[string][]string{
 	},
 	"cmd/first-boot": {"bootstrap", "internal/version"},
 	"bootstrap": {
-		"internal/authkeys", "internal/commands", "internal/config", "internal/crashpoint", "internal/durable", "internal/member",
+		"internal/authkeys", "internal/backup", "internal/commands", "internal/config", "internal/crashpoint", "internal/durable", "internal/member",
 		"internal/sshclient", "internal/unit", "internal/wire", "peers", "signer",
 	},
 	"renew": {
@@ -61,7 +61,7 @@ var single = map[string]string{
 	"github.com/hashicorp/golang-lru":    "internal/sshfront",
 	"github.com/coreos/go-systemd":       "cmd/signerd",
 	"github.com/prometheus":              "internal/metrics",
-	"filippo.io/age":                     "internal/backup cmd/signerd",
+	"filippo.io/age":                     "internal/backup",
 	"golang.org/x/time":                  "internal/sshfront",
 	"golang.org/x/crypto/ssh/agent":      "",
 	"golang.org/x/crypto/ssh/terminal":   "",

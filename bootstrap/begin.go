@@ -76,10 +76,14 @@ func (b *boot) finish(signerAddress, signerKey string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return receiptPath(StateDir), writeReceipt(StateDir, &Summary{
+	s := Summary{
 		Command: b.plan.Command, Cluster: b.plan.Cluster, Name: b.plan.Name, Address: b.plan.address().String(),
 		Finished: b.now().UTC().Truncate(time.Second), CA: ca, SignerKey: signerKey, Signer: signerAddress,
-	})
+	}
+	if len(b.plan.BackupRecipients) > 0 {
+		s.Backup = b.plan.backupPath()
+	}
+	return receiptPath(StateDir), writeReceipt(StateDir, &s)
 }
 
 // setupFiles are what the package puts into the setup folder.

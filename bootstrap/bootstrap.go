@@ -75,6 +75,8 @@ type plan struct {
 	Authorize string `json:"authorize,omitempty"` // init: the keys that may ask it; empty: root's
 	CAKey     string `json:"ca_key,omitempty"`    // init: p256 or p384
 
+	BackupRecipients []string `json:"backup_recipients,omitempty"` // init: who can open the backup; none: there is none
+
 	Signer         string   `json:"signer,omitempty"`          // join: host:port
 	SignerKey      string   `json:"signer_key,omitempty"`      // join: its host key's fingerprint
 	KnownHost      string   `json:"known_host,omitempty"`      // join: the signer's line of known_hosts
@@ -86,6 +88,9 @@ type plan struct {
 // dataDir is where etcd keeps its data. A cluster's id has no dot, so that no
 // distribution's directory (default, in Debian) is called so.
 func (p *plan) dataDir() string { return filepath.Join(etcdDir, p.Cluster+".etcd") }
+
+// backupPath is where init puts the backup of the signer.
+func (p *plan) backupPath() string { return "/root/signerd-" + p.Cluster + ".age" }
 
 // address is what the other members dial.
 func (p *plan) address() wire.Address { return p.Addresses[0] }
@@ -108,4 +113,5 @@ type Summary struct {
 	CA        []string  `json:"ca"`         // fingerprints
 	SignerKey string    `json:"signer_key"` // fingerprint of the signer's host key
 	Signer    string    `json:"signer"`     // host:port
+	Backup    string    `json:"backup,omitempty"`
 }

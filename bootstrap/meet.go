@@ -2,7 +2,6 @@ package bootstrap
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -50,16 +49,12 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 	if !p.check(signerTrouble(err)) {
 		return
 	}
-	var status wire.ClusterStatus
-	if err := json.Unmarshal(answer, &status); err != nil {
-		p.problem("what answers at %s is no signer: %w", j.plan.Signer, err)
+	status, err := wire.ParseClusterStatus(answer)
+	if err != nil {
+		p.problem("%s: %w", j.plan.Signer, err)
 		return
 	}
-	// It becomes part of paths.
-	if j.plan.Cluster, err = wire.ParseClusterID(status.Cluster); err != nil {
-		p.problem("what answers at %s is no signer: its cluster: %w", j.plan.Signer, err)
-		return
-	}
+	j.plan.Cluster = status.Cluster
 	p.absent(j.plan.dataDir(), "it is where etcd's data is to be; move it away if it is of no use")
 	if o.Cluster != "" && o.Cluster != status.Cluster {
 		p.problem("%s signs for the cluster %s, not %s: is --signer-ip the right signer's?", j.plan.Signer, status.Cluster, o.Cluster)

@@ -352,7 +352,7 @@ func (c *Cluster) intents(ctx context.Context) ([]intent, error) {
 	var intents []intent
 	for _, kv := range response.Kvs {
 		var i intent
-		if err := json.Unmarshal(kv.Value, &i); err != nil || i.Version != intentVersion {
+		if json.Unmarshal(kv.Value, &i) != nil || i.Version != intentVersion {
 			return nil, fmt.Errorf("%w: etcd's key %s is not an intent of version %d; delete it if no member is joining", ErrAway, kv.Key, intentVersion)
 		}
 		intents = append(intents, i)

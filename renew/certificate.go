@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -223,14 +222,14 @@ func (s *syncer) status(ctx context.Context, client *sshclient.Client) (*wire.Cl
 	if err != nil {
 		return nil, fmt.Errorf("asking for the status: %w", err)
 	}
-	var status wire.ClusterStatus
-	if err := json.Unmarshal(answer, &status); err != nil {
-		return nil, fmt.Errorf("what answers is no signer: %w", err)
+	status, err := wire.ParseClusterStatus(answer)
+	if err != nil {
+		return nil, err
 	}
 	if status.Cluster != s.member.Cluster {
 		return nil, fmt.Errorf("it signs for the cluster %s, and this is a member of %s: is its address right?", status.Cluster, s.member.Cluster)
 	}
-	return &status, nil
+	return status, nil
 }
 
 // skew says whether this machine's clock differs from the signer's.

@@ -125,11 +125,11 @@ func (a *Authority) eraseRest(id string, to set) error {
 	return eraseGeneration(a.dir, id)
 }
 
-// undo takes back a step that does not count: the generation that it would have brought
-// is one that was not there.
+// undo takes back a step that does not count: what it would have brought is nobody's.
 func (a *Authority) undo(record stepRecord) error {
+	there := a.current().ids()
 	for _, g := range record.To {
-		if slices.Contains(record.From, g.ID) {
+		if slices.Contains(there, g.ID) {
 			continue
 		}
 		if err := eraseGeneration(a.dir, g.ID); err != nil {

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/signerd/signerd/internal/crashpoint"
@@ -86,6 +88,9 @@ func (s set) generations() []generationState {
 	return all
 }
 
+// idForm is what generations are called, and so the beginning of their files' names.
+var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+
 func readState(dir string) (state, error) {
 	var s state
 	err := readRecord(filepath.Join(dir, stateFile), &s, &s.Version)
@@ -110,6 +115,15 @@ func readStep(dir string) (*stepRecord, error) {
 	err := readRecord(filepath.Join(dir, stepFile), r, &r.Version)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	ids := slices.Clone(r.From)
+	for _, g := range r.To {
+		ids = append(ids, g.ID)
+	}
+	for _, id := range ids {
+		if !idForm.MatchString(id) {
+			err = errors.Join(err, fmt.Errorf("%s names a generation %q: restore it from a backup", filepath.Join(dir, stepFile), id))
+		}
 	}
 	return r, err
 }

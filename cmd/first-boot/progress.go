@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -168,13 +166,21 @@ func (p *progress) summary(s *bootstrap.Summary) {
 
   %s
 
-Save the CA's key now, away from this machine, and keep it as a secret:
+%s
+The CA's key, a secret, is /etc/etcd/pki/ca.key (leads to /var/lib/signerd/authority/active.key).
 
-  /etc/etcd/pki/ca.key  (leads to /var/lib/signerd/authority/active.key)
-
-`, joinLine(s))
+`, joinLine(s), backupAdvice(s))
 	}
 	p.print(text)
+}
+
+// backupAdvice says what is to be done so that the CA outlives this machine.
+func backupAdvice(s *bootstrap.Summary) string {
+	if s.Backup != "" {
+		return "Copy the backup of the signer to another machine now:\n\n  " + s.Backup + "\n"
+	}
+	return "Back the signer up now, for a key that is not on this machine (age1..., or an SSH public key):\n\n" +
+		"  signerd ca backup --recipient 'RECIPIENT' --output /root/signerd-" + s.Cluster + ".age\n"
 }
 
 // joinLine is what a person types on the next machine.
@@ -184,27 +190,4 @@ func joinLine(s *bootstrap.Summary) string {
 		words = append(words, "--ca-fingerprint="+ca)
 	}
 	return strings.Join(words, " \\\n    ")
-}
-
-// askHuman gives a question to the person at the terminal, as ssh asks; nil if
-// nobody is there.
-func askHuman() func(ctx context.Context, host, fingerprint string) bool {
-	terminal, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil || !isTerminal(os.Stdin) {
-		return nil
-	}
-	return func(ctx context.Context, host, fingerprint string) bool {
-		_, _ = fmt.Fprintf(terminal, "The host key of the signer at %s is not known.\nIts fingerprint is %s; init printed it.\nGo on (yes/no)? ", host, fingerprint)
-		answers := make(chan string, 1)
-		go func() {
-			answer, _ := bufio.NewReader(terminal).ReadString('\n')
-			answers <- strings.TrimSpace(answer)
-		}()
-		select {
-		case answer := <-answers:
-			return answer == "yes"
-		case <-ctx.Done():
-			return false
-		}
-	}
 }

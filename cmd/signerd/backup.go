@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/signerd/signerd/internal/backup"
@@ -35,43 +32,29 @@ func newCABackup() *cobra.Command {
 		if len(*to) == 0 || *output == "" {
 			return usagef("backup needs --recipient and --output")
 		}
-		var recipients []age.Recipient
-		for _, text := range *to {
-			r, err := backup.ParseRecipient(strings.TrimSpace(text))
-			if err != nil {
-				return usagef("%w", err)
-			}
-			recipients = append(recipients, r)
+		recipients, err := backup.ParseRecipients(*to)
+		if err != nil {
+			return usagef("%w", err)
 		}
-		s, err := load(*path, time.Now())
+		now := time.Now()
+		s, err := load(*path, now)
 		if err != nil {
 			return exit(exitConfig, err)
 		}
-		return writeBackup(cmd, s, *path, *output, recipients)
+		source := backup.Source{Path: *path, Config: s.config, Authority: s.authority}
+		if *output == "-" {
+			err = source.Write(cmd.OutOrStdout(), recipients, now)
+		} else {
+			err = source.Save(*output, recipients, now)
+		}
+		if err != nil {
+			return exitForState(fmt.Errorf("writing the backup: %w", err))
+		}
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "backed up: the CA %s in all its generations, and the ledger; keep it on another machine, and the key that opens it on a third\n",
+			s.authority.Active().Fingerprint())
+		return err
 	}
 	return cmd
-}
-
-func writeBackup(cmd *cobra.Command, s *setup, path, output string, recipients []age.Recipient) error {
-	now := time.Now()
-	var err error
-	if output == "-" {
-		err = backup.Write(cmd.OutOrStdout(), path, s.config, s.authority, recipients, now)
-	} else {
-		read, write := io.Pipe()
-		go func() { write.CloseWithError(backup.Write(write, path, s.config, s.authority, recipients, now)) }()
-		err = durable.CreateFrom(output, read, 0o600)
-		read.CloseWithError(err) // whoever writes must not wait for ever
-	}
-	if err != nil {
-		return exitForState(fmt.Errorf("writing the backup: %w", err))
-	}
-	if err := errors.Join(s.authority.NoteBackup(now), durable.HandOver(s.config.Authority)); err != nil {
-		return exit(exitConfig, err)
-	}
-	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "backed up: the CA %s in all its generations, and the ledger; keep it on another machine, and the key that opens it on a third\n",
-		s.authority.Active().Fingerprint())
-	return err
 }
 
 func newCARestore() *cobra.Command {

@@ -154,8 +154,12 @@ func (w *world) reach(t *testing.T, name string, c cut, args ...string) bool {
 // makes one CA, one key and one cluster.
 func TestInitSurvivesPowerCuts(t *testing.T) {
 	w := here(t)
-	args := []string{fleet.Setup, "init", "--cluster=" + cluster}
-	for _, c := range cuts(t, 12, 1300*time.Millisecond) {
+	recipient, err := os.ReadFile(w.Path("operator.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{fleet.Setup, "init", "--cluster=" + cluster, "--backup-recipient=" + string(recipient)}
+	for _, c := range cuts(t, 13, 1300*time.Millisecond) {
 		t.Run(c.String(), func(t *testing.T) {
 			w.Machine(t, "h1", 11, w.Bare)
 			reached := w.reach(t, "h1", c, args...)
@@ -176,6 +180,10 @@ func TestInitSurvivesPowerCuts(t *testing.T) {
 			}
 			w.Client(t, "kubemaster-01")
 			w.On(t, "h1", "sh", "-c", "signerd check && signerd ledger verify")
+			if out := w.On(t, "h1", "sh", "-c", "head -n 1 /root/signerd-*.age; ls -l /root; signerd status || true"); !strings.HasPrefix(out, "age-encryption.org/v1\n") ||
+				!strings.Contains(out, "-rw-------") || strings.Contains(out, "signerd ca backup") {
+				t.Errorf("the backup: %s", out)
+			}
 			if n := strings.TrimSpace(w.On(t, "h1", "sh", "-c", "ls /var/lib/signerd/authority/????????.key | wc -l")); n != "1" {
 				t.Errorf("there are %s CA keys", n)
 			}

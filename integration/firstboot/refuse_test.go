@@ -150,6 +150,7 @@ func TestInitRefuses(t *testing.T) {
 			return err
 		}
 	}
+	const recipient = "age12phkzssndd5axajas2h74vtge62c86xjhd6u9anyanqhzvdg6sps0xthgl" // of age's own tests
 	w.refuse(t, "h1", []refusal{
 		{what: "sshd on port 22", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"the signer cannot listen on :22", "--listen :2222", "sshd_config"},
 			first: enter("systemctl start ssh"), then: enter("systemctl stop ssh")},
@@ -159,6 +160,9 @@ func TestInitRefuses(t *testing.T) {
 			first: enter("echo 'permit=x ssh-ed25519 AAAA' > /root/bad"), then: enter("rm /root/bad")},
 		{what: "a cluster id that is none", args: []string{fleet.Setup, "init", "--cluster=Prod_A"}, code: 64, says: []string{"--cluster: "}},
 		{what: "a kind of key that is none", args: []string{fleet.Setup, "init", "--key=rsa"}, code: 64, says: []string{"--key is p256 or p384"}},
+		{what: "a recipient that is none", args: []string{fleet.Setup, "init", "--backup-recipient=me"}, code: 64, says: []string{"--backup-recipient: ", "neither an age recipient (age1...) nor an SSH key"}},
+		{what: "a file where the backup is to be", args: []string{fleet.Setup, "init", "--backup-recipient=" + recipient}, code: 78, says: []string{"/root/signerd-etcd.age is there already", "move it away"},
+			first: enter("touch /root/signerd-etcd.age"), then: enter("rm /root/signerd-etcd.age")},
 		{what: "a CA that is there", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"this machine has a CA, and a CA is never replaced", "move it away"},
 			first: enter("mkdir /var/lib/signerd/authority && touch /var/lib/signerd/authority/state.json"), then: enter("rm -r /var/lib/signerd/authority")},
 		{what: "an older system's CA", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"/etc/etcd/pki/ca.key is there already", "the runbook says how to take over"},

@@ -3,6 +3,7 @@
 package rotation
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -96,7 +97,7 @@ func (w *world) bundle(t *testing.T) []*x509.Certificate {
 // thief is whoever has copied the key of the CA that signs.
 type thief struct {
 	ca  *x509.Certificate
-	key *ecdsa.PrivateKey
+	key crypto.Signer
 }
 
 func (w *world) steal(t *testing.T) *thief {
@@ -105,7 +106,7 @@ func (w *world) steal(t *testing.T) *thief {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &thief{w.bundle(t)[0], key.(*ecdsa.PrivateKey)}
+	return &thief{w.bundle(t)[0], key}
 }
 
 // admitted gives the ports of the members that let the thief in, as a member.

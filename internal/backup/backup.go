@@ -17,6 +17,7 @@ import (
 	"filippo.io/age/agessh"
 
 	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -32,9 +33,20 @@ const (
 	largestInCore = 1 << 20 // of what is not the ledger's
 )
 
-// ParseRecipient reads who may open a backup: an age recipient, or the public half of an
-// SSH key that is Ed25519 or RSA, as ssh-keygen writes it.
-func ParseRecipient(s string) (age.Recipient, error) {
+// ParseRecipients reads who may open a backup. Each is an age recipient, or the public half
+// of an SSH key that is Ed25519 or RSA, as ssh-keygen writes it.
+func ParseRecipients(texts []string) ([]age.Recipient, error) {
+	recipients := make([]age.Recipient, len(texts))
+	for i, text := range texts {
+		var err error
+		if recipients[i], err = parseRecipient(strings.TrimSpace(text)); err != nil {
+			return nil, err
+		}
+	}
+	return recipients, nil
+}
+
+func parseRecipient(s string) (age.Recipient, error) {
 	if strings.HasPrefix(s, "ssh-") {
 		r, err := agessh.ParseRecipient(s)
 		if err != nil {
@@ -62,15 +74,46 @@ func ParseIdentities(data []byte) ([]age.Identity, error) {
 	return age.ParseIdentities(strings.NewReader(string(data)))
 }
 
-// Write writes a backup. The daemon may run.
-func Write(out io.Writer, path string, c *config.Config, authority *signer.Authority, recipients []age.Recipient, now time.Time) error {
+// Source is a signer that is backed up. Its daemon may run.
+type Source struct {
+	Path      string // of its configuration
+	Config    *config.Config
+	Authority *signer.Authority
+}
+
+// Save makes a backup at path, which must not be there yet: the error is then fs.ErrExist.
+// From then on the authority knows of it.
+func (s Source) Save(path string, recipients []age.Recipient, now time.Time) error {
+	read, write := io.Pipe()
+	go func() { write.CloseWithError(s.write(write, recipients, now)) }()
+	err := durable.CreateFrom(path, read, 0o600)
+	read.CloseWithError(err) // whoever writes must not wait for ever
+	if err != nil {
+		return err
+	}
+	return s.note(now)
+}
+
+// Write is Save for whoever keeps the backup elsewhere.
+func (s Source) Write(out io.Writer, recipients []age.Recipient, now time.Time) error {
+	if err := s.write(out, recipients, now); err != nil {
+		return err
+	}
+	return s.note(now)
+}
+
+func (s Source) note(now time.Time) error {
+	return errors.Join(s.Authority.NoteBackup(now), durable.HandOver(s.Config.Authority))
+}
+
+func (s Source) write(out io.Writer, recipients []age.Recipient, now time.Time) error {
 	encrypted, err := age.Encrypt(out, recipients...)
 	if err != nil {
 		return err
 	}
 	w := writer{tar.NewWriter(encrypted), now}
-	files := []struct{ name, path string }{{configName, path}, {hostKeyName, c.HostKey}, {keysName, c.AuthorizedKeys}}
-	for i, path := range c.Trust {
+	files := []struct{ name, path string }{{configName, s.Path}, {hostKeyName, s.Config.HostKey}, {keysName, s.Config.AuthorizedKeys}}
+	for i, path := range s.Config.Trust {
 		files = append(files, struct{ name, path string }{fmt.Sprintf("%s%d", trustPrefix, i), path})
 	}
 	for _, f := range files {
@@ -78,7 +121,7 @@ func Write(out io.Writer, path string, c *config.Config, authority *signer.Autho
 			return err
 		}
 	}
-	exported, err := authority.Export()
+	exported, err := s.Authority.Export()
 	if err != nil {
 		return err
 	}
@@ -87,12 +130,12 @@ func Write(out io.Writer, path string, c *config.Config, authority *signer.Autho
 			return err
 		}
 	}
-	names, err := signer.LiveLedgerFiles(c.Ledger, now)
+	names, err := signer.LiveLedgerFiles(s.Config.Ledger, now)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := w.file(ledgerDir+name, filepath.Join(c.Ledger, name)); err != nil {
+		if err := w.file(ledgerDir+name, filepath.Join(s.Config.Ledger, name)); err != nil {
 			return err
 		}
 	}

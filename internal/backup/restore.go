@@ -173,6 +173,9 @@ func (r *reader) peek() (*tar.Header, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the backup: %w", err)
 	}
+	if header.Typeflag != tar.TypeReg {
+		return nil, fmt.Errorf("the backup has %q, which is no file of a backup", header.Name)
+	}
 	r.next = header
 	return header, nil
 }

@@ -1,6 +1,10 @@
 package wire
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
 
 // ClusterStatus is the answer to get-status, JSON.
 type ClusterStatus struct {
@@ -9,6 +13,18 @@ type ClusterStatus struct {
 	Generations []GenerationStatus `json:"generations"`
 	Members     []MemberStatus     `json:"members"`
 	Names       []NameStatus       `json:"names,omitempty"` // only for keys that may release them
+}
+
+// ParseClusterStatus reads an answer to get-status, whoever gave it.
+func ParseClusterStatus(answer []byte) (*ClusterStatus, error) {
+	s := &ClusterStatus{}
+	if err := json.Unmarshal(answer, s); err != nil {
+		return nil, fmt.Errorf("what answers is no signer: %w", err)
+	}
+	if _, err := ParseClusterID(s.Cluster); err != nil { // it becomes part of paths
+		return nil, fmt.Errorf("what answers is no signer: its cluster: %w", err)
+	}
+	return s, nil
 }
 
 // GenerationStatus is one key of the CA.
