@@ -66,12 +66,19 @@ func (r receiver) Read(p []byte) (int, error) {
 		quickAck(c.raw)
 	}
 	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.mu.Lock()
-		c.read = true
-		c.mu.Unlock()
+	if n > 0 && c.firstRead() {
+		c.ticket.reached(talking)
 	}
 	return n, err
+}
+
+// firstRead says whether this is the first byte that came.
+func (c *conn) firstRead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.read
+	c.read = true
+	return first
 }
 
 // arm sets the deadline anew, unless it was set just now: a login alone reads

@@ -1,8 +1,10 @@
 package sshfront
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -18,6 +20,9 @@ var (
 	errSourceUnauth = errors.New("too many connections before login from this source")
 )
 
+// errMadeRoom is why a connection was ended that had not logged in.
+var errMadeRoom = errors.New("too many connections before login, and this one had come least far")
+
 // guard counts connections, in all and for each source.
 type guard struct {
 	limits Limits
@@ -25,7 +30,9 @@ type guard struct {
 	mu      sync.Mutex
 	count   count
 	sources *lru.Cache[netip.Prefix, *source]
-	size    int // of sources
+	size    int                                // of sources
+	known   *lru.Cache[netip.Prefix, struct{}] // sources from which somebody has logged in
+	waiting []*ticket                          // of connections before login, the oldest first
 }
 
 type count struct{ open, unauth int }
@@ -39,52 +46,105 @@ func newGuard(limits Limits) (*guard, error) {
 	// Room for every source with an open connection, and one more.
 	size := max(maxSources, limits.Connections+1)
 	sources, err := lru.New[netip.Prefix, *source](size)
-	return &guard{limits: limits, sources: sources, size: size}, err
+	if err != nil {
+		return nil, err
+	}
+	known, err := lru.New[netip.Prefix, struct{}](maxSources)
+	return &guard{limits: limits, sources: sources, size: size, known: known}, err
 }
+
+// stage is how far a connection before login has come.
+type stage int
+
+const (
+	silent  stage = iota
+	talking       // it has sent something
+	asking        // it has exchanged keys, and offers one
+)
 
 // ticket is one admitted connection's share of the counts.
 type ticket struct {
-	guard  *guard
-	source *source // nil: exempt
-	unauth bool
-	ended  bool
+	guard   *guard
+	network netip.Prefix
+	source  *source // nil: exempt
+	known   bool    // exempt, or somebody has logged in from there
+	hangUp  func()
+	stage   stage
+	unauth  bool
+	ended   bool
+	evicted bool
 }
 
-// admit counts a new connection, or says why not.
-func (g *guard) admit(address netip.Addr) (*ticket, error) {
+// admit counts a new connection, or says why not. Where too many are waiting for login,
+// the one that has come least far makes room: hangUp ends it.
+func (g *guard) admit(address netip.Addr, hangUp func()) (*ticket, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	var from *source
+	t, victim, err := g.decide(address, hangUp)
+	g.mu.Unlock()
+	if victim != nil {
+		victim.hangUp()
+	}
+	return t, err
+}
+
+func (g *guard) decide(address netip.Addr, hangUp func()) (t, victim *ticket, err error) {
+	t = &ticket{guard: g, network: networkOf(address), hangUp: hangUp, unauth: true}
 	if !anyContains(g.limits.Exempt, address) {
-		from = g.sourceOf(address)
+		from := g.sourceOf(t.network)
 		switch {
 		case !from.rate.Allow():
-			return nil, errSourceFast
+			return nil, nil, errSourceFast
 		case from.open >= g.limits.PerSource:
-			return nil, errSourceFull
+			return nil, nil, errSourceFull
 		case from.unauth >= g.limits.PerSourceUnauth:
-			return nil, errSourceUnauth
+			return nil, nil, errSourceUnauth
 		}
+		t.source = from
 	}
-	switch {
-	case g.count.open >= g.limits.Connections:
-		return nil, errFull
-	case g.count.unauth >= g.limits.Unauthenticated:
-		return nil, errUnauthFull
+	t.known = t.source == nil || g.known.Contains(t.network)
+	full, unauthFull := g.count.open >= g.limits.Connections, g.count.unauth >= g.limits.Unauthenticated
+	if full || unauthFull {
+		if victim = g.leastFar(); victim == nil || victim.known && !t.known {
+			return nil, nil, map[bool]error{true: errFull, false: errUnauthFull}[full]
+		}
+		victim.evicted = true
+		victim.leave()
 	}
-	t := &ticket{guard: g, source: from, unauth: true}
 	t.add(1, 1)
-	return t, nil
+	g.waiting = append(g.waiting, t)
+	return t, victim, nil
 }
 
-// sourceOf finds a source's counts. An IPv6 source is a /64: a host has all of
+// leastFar gives the connection before login that has to go first: one from where nobody
+// has logged in, that has come least far, and of these the oldest, so that whoever only
+// waits cannot keep out who wants to log in. It is nil if there is none.
+func (g *guard) leastFar() *ticket {
+	if len(g.waiting) == 0 {
+		return nil
+	}
+	return slices.MinFunc(g.waiting, func(a, b *ticket) int {
+		if a.known != b.known {
+			if b.known {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.stage, b.stage)
+	})
+}
+
+// networkOf gives what counts as one source. An IPv6 source is a /64: a host has all of
 // it.
-func (g *guard) sourceOf(address netip.Addr) *source {
+func networkOf(address netip.Addr) netip.Prefix {
 	bits := address.BitLen()
 	if address.Is6() {
 		bits = 64
 	}
-	network := netip.PrefixFrom(address, bits).Masked()
+	return netip.PrefixFrom(address, bits).Masked()
+}
+
+// sourceOf finds a source's counts.
+func (g *guard) sourceOf(network netip.Prefix) *source {
 	if s, ok := g.sources.Get(network); ok {
 		return s
 	}
@@ -110,13 +170,22 @@ func (t *ticket) add(open, unauth int) {
 	}
 }
 
+// reached notes how far the connection has come.
+func (t *ticket) reached(s stage) {
+	t.guard.mu.Lock()
+	defer t.guard.mu.Unlock()
+	t.stage = max(t.stage, s)
+}
+
 // loggedIn moves the connection out of those before login.
 func (t *ticket) loggedIn() {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
+	t.guard.known.Add(t.network, struct{}{})
 	if t.unauth && !t.ended {
 		t.unauth = false
 		t.add(0, -1)
+		t.stopWaiting()
 	}
 }
 
@@ -124,13 +193,31 @@ func (t *ticket) loggedIn() {
 func (t *ticket) end() {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
+	t.leave()
+}
+
+// madeRoom says whether the connection was ended for another one.
+func (t *ticket) madeRoom() bool {
+	t.guard.mu.Lock()
+	defer t.guard.mu.Unlock()
+	return t.evicted
+}
+
+// leave is end for whoever holds the guard's lock.
+func (t *ticket) leave() {
 	if t.ended {
 		return
 	}
 	t.ended = true
 	if t.unauth {
 		t.add(-1, -1)
+		t.stopWaiting()
 	} else {
 		t.add(-1, 0)
 	}
+}
+
+func (t *ticket) stopWaiting() {
+	g := t.guard
+	g.waiting = slices.DeleteFunc(g.waiting, func(other *ticket) bool { return other == t })
 }

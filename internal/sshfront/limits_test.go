@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -91,7 +93,7 @@ func TestGuard(t *testing.T) {
 	g := must(newGuard(limits))
 	admit := func(source string, want error) *ticket {
 		t.Helper()
-		ticket, err := g.admit(netip.MustParseAddr(source))
+		ticket, err := g.admit(netip.MustParseAddr(source), func() {})
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", source, err, want)
 		}
@@ -111,11 +113,18 @@ func TestGuard(t *testing.T) {
 	admit("fd00::2", nil)
 	admit("fd00::3", errSourceUnauth) // the same /64
 	admit("fd00:0:0:1::1", nil)
-	admit("192.168.0.1", errFull)
+	if g.count != (count{6, 4}) {
+		t.Errorf("the counts are %v", g.count)
+	}
+	// 10.0.0.1 is known by now; of the others the one that waits longest makes room.
+	e := admit("10.0.1.1", nil)
+	if g.count != (count{6, 4}) || !slices.ContainsFunc(g.waiting, func(t *ticket) bool { return t == e }) {
+		t.Errorf("the counts are %v", g.count)
+	}
 	a.end()
 	admit("192.168.0.1", nil)
 	b.end()
-	admit("192.168.0.1", errUnauthFull)
+	admit("192.168.0.1", nil)
 
 	// Many sources do not make the counts of one with open connections forgotten.
 	limits = testLimits()
@@ -135,7 +144,12 @@ func TestGuard(t *testing.T) {
 		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil)
 	}
 	admit("11.0.0.0", errSourceFull)
-	admit("10.0.0.1", errFull)
+	admit("10.0.0.1", nil)
+	admit("11.0.0.0", nil) // it made room
+	for _, t := range slices.Clone(g.waiting) {
+		t.loggedIn()
+	}
+	admit("10.0.0.2", errFull)
 
 	limits = testLimits()
 	limits.PerSourcePerSecond = 3
@@ -190,6 +204,85 @@ func TestHealthChecksAreQuiet(t *testing.T) {
 		if noted := strings.Contains(s.log.String(), "went away"); noted == quiet {
 			t.Errorf("quiet %v: %s", quiet, s.log)
 		}
+	}
+}
+
+// Where too many wait for login the one goes that has come least far, and whoever is known
+// stays.
+func TestRoom(t *testing.T) {
+	limits := testLimits()
+	limits.Connections, limits.Unauthenticated = 100, 3
+	g := must(newGuard(limits))
+	var gone []string
+	admit := func(source string) *ticket {
+		t.Helper()
+		ticket, err := g.admit(netip.MustParseAddr(source), func() { gone = append(gone, source) })
+		if err != nil {
+			gone = append(gone, source)
+		}
+		return ticket
+	}
+	expect := func(sources ...string) {
+		t.Helper()
+		if !slices.Equal(gone, sources) || len(g.waiting) != g.count.unauth {
+			t.Errorf("%v had to go, want %v; %d wait of %d", gone, sources, len(g.waiting), g.count.unauth)
+		}
+		gone = nil
+	}
+	member := admit("10.0.0.1")
+	member.loggedIn()
+	member.end()
+
+	asks := admit("10.0.1.1")
+	asks.reached(talking)
+	asks.reached(asking)
+	talks := admit("10.0.1.2")
+	talks.reached(talking)
+	admit("10.0.1.3")
+	expect()
+	admit("10.0.1.4")
+	expect("10.0.1.3") // silent, and older
+	for range 3 {
+		admit("10.0.0.1")
+	}
+	expect("10.0.1.4", "10.0.1.2", "10.0.1.1") // silent, talking, asking
+	if !asks.madeRoom() || !talks.madeRoom() || member.madeRoom() {
+		t.Error("who made room does not know it")
+	}
+	asks.end() // its handler does that too
+	admit("10.0.1.5")
+	expect("10.0.1.5") // nobody that is known goes for somebody who is not
+	admit("10.0.0.1")
+	expect("10.0.0.1")
+}
+
+// Whoever waits without a word does not keep out who logs in.
+func TestSilentOnesMakeRoom(t *testing.T) {
+	s := newServer(t, func(l *Limits) {
+		l.Unauthenticated, l.PerSource, l.PerSourceUnauth, l.PerSourcePerSecond = 4, 100, 100, 1000
+	})
+	var waiting []net.Conn
+	for range 12 {
+		c := must(net.Dial("tcp", s.address))
+		defer c.Close() //nolint:errcheck // the test ends
+		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+		waiting = append(waiting, c)
+	}
+	for range 6 {
+		s.dial(t)
+	}
+	for _, c := range waiting[:9] { // three fit in
+		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("one that waits without a word stays")
+		}
+	}
+	if !strings.Contains(s.log.String(), errMadeRoom.Error()) {
+		t.Errorf("the log is %s", s.log)
 	}
 }
 

@@ -157,7 +157,7 @@ func (s *Server) handle(raw net.Conn) {
 	defer s.recovered("connection")
 	growStack()
 	source := remoteAddress(raw)
-	ticket, err := s.guard.admit(source)
+	ticket, err := s.guard.admit(source, func() { _ = raw.Close() })
 	if err != nil {
 		s.count("limited")
 		s.refusals.Warn().Stringer("source", source).Str("reason", err.Error()).Msg("connection refused")
@@ -196,6 +196,11 @@ func (s *Server) logFailure(c *conn, err error) {
 		return
 	}
 	event := s.refusals.Info().Stringer("source", c.source)
+	if c.ticket.madeRoom() {
+		s.count("limited")
+		event.Str("reason", errMadeRoom.Error()).Msg("connection ended")
+		return
+	}
 	if denied, ok := errors.AsType[*ssh.ServerAuthError](err); ok {
 		s.count("denied")
 		event.Errs("reasons", denied.Errors).Msg("login denied")
