@@ -75,6 +75,11 @@ fuzz: ## every fuzz target for FUZZTIME each
 		done; \
 	done
 
+.PHONY: soak
+soak: ## half an hour of faults on real hosts, and faults planted in signerd; SOAK='-soak.seed=N' repeats one
+	@tools/need $(NEED_TEST)
+	cd integration && $(GO) test -v -timeout 3h ./soak -soak.for=30m $(SOAK)
+
 .PHONY: lint
 lint: ## the linters
 	@tools/need shellcheck=shellcheck

@@ -52,8 +52,10 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 	if err != nil {
 		return err
 	}
-	if signs := to.active(); signs.ID != before.active().ID && !outlives(signs, now, memberLife) {
-		return fmt.Errorf("%w: %s expires at %s, before a member's certificate by it would", ErrRetry, signs.ID, signs.Certificate.NotAfter.Format(time.RFC3339))
+	if signs := to.active(); signs.ID != before.active().ID {
+		if err := signs.mayBegin(now); err != nil {
+			return err
+		}
 	}
 	record := stepRecord{Version: stateVersion, Step: c.Step, From: before.ids(), To: to.generations()}
 	if err := a.begin(record, next); err != nil {
@@ -70,6 +72,22 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 		return err
 	}
 	return a.settle(record.From, to)
+}
+
+// mayBegin says why a generation must not sign from now on.
+func (g *Generation) mayBegin(now time.Time) error {
+	from := g.Certificate.NotBefore
+	if g.Cross != nil {
+		from = latest(from, g.Cross.NotBefore)
+	}
+	switch {
+	case !outlives(g, now, memberLife):
+		return fmt.Errorf("%w: %s expires at %s, before a member's certificate by it would", ErrRetry, g.ID, g.Certificate.NotAfter.Format(time.RFC3339))
+	case now.Before(from):
+		return fmt.Errorf("%w: %s is not valid before %s: if this machine's clock was ahead when it was made, rotate abort and prepare another one",
+			ErrRetry, g.ID, from.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // begin puts down what a step will change, and the files of a generation that it

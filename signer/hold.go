@@ -47,6 +47,9 @@ const (
 	voidDepth  = 16
 )
 
+// Source gives the IP address that the last certificate was asked for from.
+func (h *Hold) Source() string { return h.asker.Source }
+
 // live says whether a certificate of the hold is still valid.
 func (h *Hold) live(now time.Time) bool { return h != nil && !now.After(h.NotAfter) }
 
@@ -202,8 +205,8 @@ func (s *nameState) issue(e Entry) {
 	s.issuers = withIssuer(s.issuers, e)
 }
 
-// withIssuer adds the issuer of a certificate. Those whose certificates have all
-// expired are left out.
+// withIssuer adds the issuer of a certificate. Those whose certificates have all expired
+// long ago are left out: a clock that was ahead for a while must not forget what lives.
 func withIssuer(issuers []issuer, e Entry) []issuer {
 	added := issuer{e.Generation, e.NotAfter}
 	var kept []issuer
@@ -211,7 +214,7 @@ func withIssuer(issuers []issuer, e Entry) []issuer {
 		switch {
 		case i.generation == e.Generation:
 			added.until = latest(added.until, i.until)
-		case i.until.After(e.Time):
+		case i.until.Add(forgotten).After(e.Time):
 			kept = append(kept, i)
 		}
 	}

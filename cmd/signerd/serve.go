@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -112,6 +113,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		Profile: sshfront.Profile(s.config.SSHProfile),
 		Limits:  sshfront.Limits(s.config.Limits.Front),
 		Gate:    desk,
+		Known:   sources(ledger.Expected(time.Now())),
 		Log:     log,
 	}
 	if watch != nil {
@@ -143,6 +145,17 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)
+}
+
+// sources gives the addresses that certificates were asked for from.
+func sources(holds []*signer.Hold) []netip.Addr {
+	var all []netip.Addr
+	for _, h := range holds {
+		if source, err := netip.ParseAddr(h.Source()); err == nil {
+			all = append(all, source)
+		}
+	}
+	return all
 }
 
 // startPatience is how long the start waits for etcd to say who signs. Without it the

@@ -87,13 +87,37 @@ func Main(m *testing.M, tags string) int {
 	return code
 }
 
-// Here gives the world, or skips where hosts cannot be run.
-func Here(t *testing.T) *World {
+// needs skips, or fails, where hosts cannot be run.
+func needs(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		need.Lacking(t, "hosts need root")
 	}
 	need.Programs(t, append(hosts.Programs, "ssh", "ssh-keygen", "openssl")...)
+}
+
+// Build makes a world for one test alone.
+func Build(t *testing.T, tags string) *World {
+	t.Helper()
+	needs(t)
+	w, err := New(tags)
+	if w != nil {
+		t.Cleanup(func() {
+			if err := w.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// Here gives the world, or skips where hosts cannot be run.
+func Here(t *testing.T) *World {
+	t.Helper()
+	needs(t)
 	made.Do(func() { made.world, made.err = New(made.tags) })
 	if made.err != nil {
 		t.Fatal(made.err)

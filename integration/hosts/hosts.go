@@ -100,6 +100,17 @@ func (b *Bed) Cut(one, other string) error { return b.do("cut", one, other) }
 // Heal undoes Cut.
 func (b *Bed) Heal(one, other string) error { return b.do("heal", one, other) }
 
+// Lose drops a share of the packets between two hosts, in percent; 0 ends it.
+func (b *Bed) Lose(one, other string, percent int) error {
+	return b.do("loss", one, other, fmt.Sprint(percent))
+}
+
+// Pause freezes every process of a host, and Resume thaws them.
+func (b *Bed) Pause(name string) error { return b.do("pause", name) }
+
+// Resume undoes Pause.
+func (b *Bed) Resume(name string) error { return b.do("resume", name) }
+
 // Skew shifts a host's wall clock, as its processes read it.
 func (b *Bed) Skew(name string, by time.Duration) error {
 	return b.do("skew", name, fmt.Sprint(int(by.Seconds())))

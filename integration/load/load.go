@@ -38,7 +38,8 @@ type Load struct {
 type Report struct {
 	Writes       int
 	FirstFailed  int           // writes whose first attempt failed
-	Lost         int           // writes that never succeeded
+	Lost         int           // writes that never succeeded, or are missing
+	Missing      int           // writes that succeeded, and were not there at the end
 	LongestWrite time.Duration // from the first attempt to success
 	LongestGap   time.Duration // between two successes
 	Errors       map[string]int
@@ -134,6 +135,7 @@ func (l *Load) Stop() (Report, error) {
 	for key, value := range l.written {
 		if there[key] != value {
 			l.report.Lost++
+			l.report.Missing++
 		}
 	}
 	return l.report, l.client.Close()

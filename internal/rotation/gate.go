@@ -66,7 +66,9 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 			return &needed{admits: next, fetched: next}
 		}
 	case signer.Retire:
-		return &needed{serves: next, expired: old}
+		// That a probe is let in says that the clocks agree, too: by a clock that is ahead
+		// all that old signed has expired.
+		return &needed{serves: next, admits: next, expired: old}
 	case signer.Finish:
 		need := &needed{refuses: old, admits: next, fetched: next}
 		if now.After(old.Certificate.NotAfter) { // who trusts only it trusts nobody any more
@@ -74,7 +76,7 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 		}
 		return need
 	case signer.Abort:
-		return &needed{serves: old, expired: next}
+		return &needed{serves: old, admits: old, expired: next}
 	}
 	return nil
 }
@@ -82,7 +84,7 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 // ofMembers gives the ports that are in the way.
 func (n *needed) ofMembers(ports []port) []blocker {
 	const (
-		syncs  = "signerd sync there sees to it; journalctl -u signerd-sync says why it has not yet"
+		syncs  = "signerd sync there sees to it; journalctl -u signerd-sync says why it has not yet, or that the clocks differ"
 		looked = "bring it back, or remove it"
 	)
 	var all []blocker

@@ -33,11 +33,11 @@ func TestNeeds(t *testing.T) {
 		{signer.Prepare, nil, noon, nil},
 		{signer.Activate, next, noon, nil},
 		{signer.Activate, uncrossed, noon, &needed{admits: uncrossed, fetched: uncrossed}},
-		{signer.Retire, next, noon, &needed{serves: next, expired: old}},
+		{signer.Retire, next, noon, &needed{serves: next, admits: next, expired: old}},
 		{signer.Finish, next, noon, &needed{refuses: old, admits: next, fetched: next}},
 		{signer.Finish, next, noon.Add(2 * time.Hour), &needed{refuses: old, admits: next}},
 		{signer.Rollback, next, noon, nil},
-		{signer.Abort, next, noon, &needed{serves: old, expired: next}},
+		{signer.Abort, next, noon, &needed{serves: old, admits: old, expired: next}},
 	} {
 		switch got := needs(test.step, old, test.next, test.now); {
 		case (got == nil) != (test.want == nil):
@@ -59,7 +59,8 @@ func TestPortsInTheWay(t *testing.T) {
 		says string // none: it is not in the way
 	}{
 		{retire, port{serves: "next", admits: both}, ""},
-		{retire, port{serves: "next", admits: onlyOld}, ""},
+		{retire, port{serves: "next", admits: onlyNew}, ""},
+		{retire, port{serves: "next", admits: onlyOld}, "does not accept certificates by next"},
 		{retire, port{serves: "old", admits: both}, "does not serve a certificate by next"},
 		{retire, port{serves: "", admits: both}, "does not serve a certificate by next"},
 		{retire, port{serves: "next", admits: both, trouble: errors.New("off")}, "cannot be seen: off"},

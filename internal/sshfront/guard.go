@@ -1,11 +1,11 @@
 package sshfront
 
 import (
-	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
@@ -21,7 +21,11 @@ var (
 )
 
 // errMadeRoom is why a connection was ended that had not logged in.
-var errMadeRoom = errors.New("too many connections before login, and this one had come least far")
+var errMadeRoom = errors.New("it had not logged in, and made room for another connection")
+
+// patience is how long a connection may take to offer a key before it has to make room
+// for one that is no better.
+const patience = time.Second
 
 // guard counts connections, in all and for each source.
 type guard struct {
@@ -33,6 +37,8 @@ type guard struct {
 	size    int                                // of sources
 	known   *lru.Cache[netip.Prefix, struct{}] // sources from which somebody has logged in
 	waiting []*ticket                          // of connections before login, the oldest first
+	leaving int                                // connections that were ended to make room, and are not over yet
+	now     func() time.Time
 }
 
 type count struct{ open, unauth int }
@@ -50,8 +56,11 @@ func newGuard(limits Limits) (*guard, error) {
 		return nil, err
 	}
 	known, err := lru.New[netip.Prefix, struct{}](maxSources)
-	return &guard{limits: limits, sources: sources, size: size, known: known}, err
+	return &guard{limits: limits, sources: sources, size: size, known: known, now: time.Now}, err
 }
+
+// know makes a source one from which somebody has logged in.
+func (g *guard) know(address netip.Addr) { g.known.Add(networkOf(address), struct{}{}) }
 
 // stage is how far a connection before login has come.
 type stage int
@@ -68,15 +77,16 @@ type ticket struct {
 	network netip.Prefix
 	source  *source // nil: exempt
 	known   bool    // exempt, or somebody has logged in from there
+	begun   time.Time
 	hangUp  func()
 	stage   stage
 	unauth  bool
+	evicted bool // it was ended to make room, and has no share any more
 	ended   bool
-	evicted bool
 }
 
-// admit counts a new connection, or says why not. Where too many are waiting for login,
-// the one that has come least far makes room: hangUp ends it.
+// admit counts a new connection, or says why not. Where there are too many, another one
+// may have to make room for it: hangUp ends that one.
 func (g *guard) admit(address netip.Addr, hangUp func()) (*ticket, error) {
 	g.mu.Lock()
 	t, victim, err := g.decide(address, hangUp)
@@ -88,7 +98,7 @@ func (g *guard) admit(address netip.Addr, hangUp func()) (*ticket, error) {
 }
 
 func (g *guard) decide(address netip.Addr, hangUp func()) (t, victim *ticket, err error) {
-	t = &ticket{guard: g, network: networkOf(address), hangUp: hangUp, unauth: true}
+	t = &ticket{guard: g, network: networkOf(address), begun: g.now(), hangUp: hangUp, unauth: true}
 	if !anyContains(g.limits.Exempt, address) {
 		from := g.sourceOf(t.network)
 		switch {
@@ -102,35 +112,50 @@ func (g *guard) decide(address netip.Addr, hangUp func()) (t, victim *ticket, er
 		t.source = from
 	}
 	t.known = t.source == nil || g.known.Contains(t.network)
-	full, unauthFull := g.count.open >= g.limits.Connections, g.count.unauth >= g.limits.Unauthenticated
-	if full || unauthFull {
-		if victim = g.leastFar(); victim == nil || victim.known && !t.known {
-			return nil, nil, map[bool]error{true: errFull, false: errUnauthFull}[full]
+	var full error
+	switch {
+	case g.count.open >= g.limits.Connections:
+		full = errFull
+	case g.count.unauth >= g.limits.Unauthenticated:
+		full = errUnauthFull
+	}
+	if full != nil {
+		if victim = g.roomFor(t); victim == nil {
+			return nil, nil, full
 		}
-		victim.evicted = true
-		victim.leave()
+		victim.evict()
 	}
 	t.add(1, 1)
 	g.waiting = append(g.waiting, t)
 	return t, victim, nil
 }
 
-// leastFar gives the connection before login that has to go first: one from where nobody
-// has logged in, that has come least far, and of these the oldest, so that whoever only
-// waits cannot keep out who wants to log in. It is nil if there is none.
-func (g *guard) leastFar() *ticket {
-	if len(g.waiting) == 0 {
+// roomFor gives the connection before login that has to make room for another one: for a
+// known source any that is not, and else one that has taken its time; of these the one that
+// has come least far, and the oldest. It is nil if there is none, or if so many are leaving
+// already that the limits would mean nothing.
+func (g *guard) roomFor(newcomer *ticket) (victim *ticket) {
+	if g.leaving >= g.limits.Unauthenticated {
 		return nil
 	}
-	return slices.MinFunc(g.waiting, func(a, b *ticket) int {
-		if a.known != b.known {
-			if b.known {
-				return -1
-			}
-			return 1
+	for _, t := range g.waiting {
+		late := t.known == newcomer.known && t.stage < asking && newcomer.begun.Sub(t.begun) >= patience
+		if better := newcomer.known && !t.known; !better && !late {
+			continue
 		}
-		return cmp.Compare(a.stage, b.stage)
-	})
+		if victim == nil || t.before(victim) {
+			victim = t
+		}
+	}
+	return victim
+}
+
+// before says whether a connection has to make room before an older one.
+func (t *ticket) before(older *ticket) bool {
+	if t.known != older.known {
+		return older.known
+	}
+	return t.stage < older.stage
 }
 
 // networkOf gives what counts as one source. An IPv6 source is a /64: a host has all of
@@ -182,18 +207,36 @@ func (t *ticket) loggedIn() {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
 	t.guard.known.Add(t.network, struct{}{})
-	if t.unauth && !t.ended {
+	if t.unauth && !t.evicted && !t.ended {
 		t.unauth = false
 		t.add(0, -1)
 		t.stopWaiting()
 	}
 }
 
+// evict gives the connection's share to another one, before it is over.
+func (t *ticket) evict() {
+	t.evicted = true
+	t.add(-1, -1)
+	t.stopWaiting()
+	t.guard.leaving++
+}
+
 // end gives the connection's share back.
 func (t *ticket) end() {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
-	t.leave()
+	switch {
+	case t.ended:
+	case t.evicted:
+		t.guard.leaving--
+	case t.unauth:
+		t.add(-1, -1)
+		t.stopWaiting()
+	default:
+		t.add(-1, 0)
+	}
+	t.ended = true
 }
 
 // madeRoom says whether the connection was ended for another one.
@@ -201,20 +244,6 @@ func (t *ticket) madeRoom() bool {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
 	return t.evicted
-}
-
-// leave is end for whoever holds the guard's lock.
-func (t *ticket) leave() {
-	if t.ended {
-		return
-	}
-	t.ended = true
-	if t.unauth {
-		t.add(-1, -1)
-		t.stopWaiting()
-	} else {
-		t.add(-1, 0)
-	}
 }
 
 func (t *ticket) stopWaiting() {

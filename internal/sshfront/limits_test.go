@@ -116,15 +116,16 @@ func TestGuard(t *testing.T) {
 	if g.count != (count{6, 4}) {
 		t.Errorf("the counts are %v", g.count)
 	}
-	// 10.0.0.1 is known by now; of the others the one that waits longest makes room.
-	e := admit("10.0.1.1", nil)
-	if g.count != (count{6, 4}) || !slices.ContainsFunc(g.waiting, func(t *ticket) bool { return t == e }) {
-		t.Errorf("the counts are %v", g.count)
-	}
+	admit("10.0.1.1", errFull)
 	a.end()
-	admit("192.168.0.1", nil)
+	d := admit("10.0.1.1", nil)
 	b.end()
-	admit("192.168.0.1", nil)
+	admit("10.0.1.2", errUnauthFull)
+	admit("192.168.0.1", nil) // a listed network goes first
+	if g.count != (count{5, 5}) || g.leaving != 1 {
+		t.Errorf("the counts are %v, and %d leave", g.count, g.leaving)
+	}
+	d.end()
 
 	// Many sources do not make the counts of one with open connections forgotten.
 	limits = testLimits()
@@ -144,12 +145,7 @@ func TestGuard(t *testing.T) {
 		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil)
 	}
 	admit("11.0.0.0", errSourceFull)
-	admit("10.0.0.1", nil)
-	admit("11.0.0.0", nil) // it made room
-	for _, t := range slices.Clone(g.waiting) {
-		t.loggedIn()
-	}
-	admit("10.0.0.2", errFull)
+	admit("10.0.0.1", errFull)
 
 	limits = testLimits()
 	limits.PerSourcePerSecond = 3
@@ -207,18 +203,20 @@ func TestHealthChecksAreQuiet(t *testing.T) {
 	}
 }
 
-// Where too many wait for login the one goes that has come least far, and whoever is known
-// stays.
+// Where too many wait for login a known source takes the place of one that is not, and any
+// that of one that has taken its time; and no more leave than the limits let wait.
 func TestRoom(t *testing.T) {
 	limits := testLimits()
-	limits.Connections, limits.Unauthenticated = 100, 3
+	limits.Connections, limits.Unauthenticated, limits.PerSource, limits.PerSourceUnauth = 100, 3, 100, 100
 	g := must(newGuard(limits))
+	now := time.Now()
+	g.now = func() time.Time { return now }
 	var gone []string
 	admit := func(source string) *ticket {
 		t.Helper()
 		ticket, err := g.admit(netip.MustParseAddr(source), func() { gone = append(gone, source) })
-		if err != nil {
-			gone = append(gone, source)
+		if errors.Is(err, errUnauthFull) {
+			gone = append(gone, "refused")
 		}
 		return ticket
 	}
@@ -232,57 +230,72 @@ func TestRoom(t *testing.T) {
 	member := admit("10.0.0.1")
 	member.loggedIn()
 	member.end()
+	g.know(netip.MustParseAddr("10.0.0.2"))
 
 	asks := admit("10.0.1.1")
 	asks.reached(talking)
 	asks.reached(asking)
 	talks := admit("10.0.1.2")
 	talks.reached(talking)
-	admit("10.0.1.3")
+	third := admit("10.0.1.3")
 	expect()
 	admit("10.0.1.4")
-	expect("10.0.1.3") // silent, and older
-	for range 3 {
-		admit("10.0.0.1")
+	expect("refused") // nobody has taken its time yet
+	now = now.Add(patience)
+	admit("10.0.1.4")
+	fifth := admit("10.0.1.5")
+	admit("10.0.1.6")
+	expect("10.0.1.3", "10.0.1.2", "refused") // silent, talking; not who offers a key
+	talks.end()
+	talks.end() // once counts
+	if g.leaving != 1 || !talks.madeRoom() || asks.madeRoom() {
+		t.Errorf("%d leave", g.leaving)
 	}
-	expect("10.0.1.4", "10.0.1.2", "10.0.1.1") // silent, talking, asking
-	if !asks.madeRoom() || !talks.madeRoom() || member.madeRoom() {
-		t.Error("who made room does not know it")
-	}
-	asks.end() // its handler does that too
-	admit("10.0.1.5")
-	expect("10.0.1.5") // nobody that is known goes for somebody who is not
 	admit("10.0.0.1")
-	expect("10.0.0.1")
+	admit("10.0.0.2")
+	expect("10.0.1.4", "10.0.1.5") // however new they are
+	fifth.loggedIn()               // too late
+	admit("10.0.0.1")
+	expect("refused") // three are leaving
+	third.end()
+	admit("10.0.0.1")
+	expect("10.0.1.1") // however far it is
+	fifth.end()
+	now = now.Add(patience)
+	admit("10.0.1.7")
+	expect("refused") // nobody that is known goes for one who is not
+	admit("10.0.0.2")
+	expect("10.0.0.1") // but for one that is
 }
 
-// Whoever waits without a word does not keep out who logs in.
+// Whoever waits without a word does not keep out who logs in from elsewhere, and has done
+// so before.
 func TestSilentOnesMakeRoom(t *testing.T) {
-	s := newServer(t, func(l *Limits) {
-		l.Unauthenticated, l.PerSource, l.PerSourceUnauth, l.PerSourcePerSecond = 4, 100, 100, 1000
-	})
-	var waiting []net.Conn
-	for range 12 {
-		c := must(net.Dial("tcp", s.address))
+	s := newServer(t, func(l *Limits) { l.Unauthenticated = 4 })
+	s.dial(t)
+	var first net.Conn
+	for i := range 4 {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}}
+		c := must(from.Dial("tcp", s.address))
 		defer c.Close() //nolint:errcheck // the test ends
 		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
 			t.Fatal(err)
 		}
-		waiting = append(waiting, c)
-	}
-	for range 6 {
-		s.dial(t)
-	}
-	for _, c := range waiting[:9] { // three fit in
-		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error("one that waits without a word stays")
+		if first == nil {
+			first = c
 		}
 	}
-	if !strings.Contains(s.log.String(), errMadeRoom.Error()) {
-		t.Errorf("the log is %s", s.log)
+	s.dial(t)
+	if err := first.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, first); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("one that waits without a word stays")
+	}
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(s.log.String(), errMadeRoom.Error()); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log is %s", s.log)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -21,12 +22,13 @@ type Options struct {
 	Profile Profile
 	Limits  Limits
 	Gate    Gate
+	Known   []netip.Addr // sources from which somebody was let in before: they make room last
 	Log     zerolog.Logger
 	Meter   Meter // nil: nobody counts
 }
 
-// Meter counts connections by how they went: login, denied, limited (turned away
-// before a word), health_check, or ended before login.
+// Meter counts connections by how they went: login, denied, limited (turned away,
+// or ended to make room), health_check, or ended before login.
 type Meter interface{ Connection(outcome string) }
 
 func (s *Server) count(outcome string) {
@@ -63,6 +65,9 @@ func New(options Options) (*Server, error) {
 	guard, err := newGuard(options.Limits)
 	if err != nil {
 		return nil, err
+	}
+	for _, source := range options.Known {
+		guard.know(source)
 	}
 	s := &Server{
 		options:  options,

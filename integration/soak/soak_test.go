@@ -1,0 +1,211 @@
+// Package soak lets a cluster live through whatever comes, and then looks whether every
+// promise was kept. Certificates live for two minutes.
+package soak
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/signerd/signerd/integration/fleet"
+	"github.com/signerd/signerd/integration/load"
+)
+
+var (
+	duration = flag.Duration("soak.for", 0, "how long faults happen; 0: no soak")
+	seed     = flag.Uint64("soak.seed", 0, "which faults happen, in which order and for how long; 0: others each time")
+)
+
+const tags = "grpcnotrace crashpoints impatient shortlives"
+
+// life is a cluster of three, nodes that renew, and what became of them.
+type life struct {
+	*fleet.World
+	fingerprint string // of the signer's host key
+	operator    *node  // asks for what only a person does
+	nodes       []*node
+
+	mu     sync.Mutex
+	broken []broken
+}
+
+func (l *life) report(b broken) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken = append(l.broken, b)
+}
+
+func (l *life) members() (all []string) {
+	for n := 11; n <= 13; n++ {
+		all = append(all, l.Bed.Address(n))
+	}
+	return all
+}
+
+// begin boots the cluster and lets the nodes in.
+func begin(t *testing.T, w *fleet.World) *life {
+	t.Helper()
+	w.Cluster(t)
+	l := &life{World: w, fingerprint: w.Fingerprint(t)}
+	known, dir := w.KnownHosts(t), t.TempDir()
+	var lines strings.Builder
+	for _, name := range []string{"operator", "kubemaster-01", "kubemaster-02", "kubemaster-03", "kubemaster-04", "kubemaster-05", "kubemaster-writes"} {
+		n, err := newNode(name, w.Bed.Address(11), known, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		permit := "get-*,kubemaster-*,release " + name
+		if name == "operator" {
+			l.operator, permit = n, "get-*,remove etcd-*,rotate *"
+		} else {
+			n.steady, n.lazy = name == "kubemaster-writes", len(l.nodes) < 2
+			l.nodes = append(l.nodes, n)
+		}
+		line, err := n.line(permit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.WriteString(line)
+	}
+	fleet.Write(t, w.Path("nodes"), lines.String())
+	if err := w.Bed.Push("h1", w.Path("nodes"), "/root/nodes"); err != nil {
+		t.Fatal(err)
+	}
+	// All nodes are one machine here, and ask every few seconds.
+	w.On(t, "h1", "sh", "-c", "cat /root/nodes >> /etc/signerd/authorized_keys && printf 'metrics: 127.0.0.1:9289\\nlimits:\\n  per_name_per_hour: 0\\n  exempt: ["+w.Bed.Address(1)+"/32]\\n' >> /etc/signerd/signerd.yaml && signerd check && systemctl restart signerd && sync")
+	return l
+}
+
+// live lets the cluster live for a while, with faults or without, and gives the promises
+// that were not kept.
+func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*testing.T, *rand.Rand, time.Time) map[string]int) []broken {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var nodes, rest sync.WaitGroup
+	for i, n := range l.nodes {
+		nodes.Go(func() { n.live(ctx, rand.New(rand.NewPCG(seed, uint64(i)+1))) })
+	}
+	fleet.Eventually(t, time.Minute, "all nodes have a certificate", func() error {
+		for _, n := range l.nodes {
+			n.mu.Lock()
+			none := n.leaf == nil
+			n.mu.Unlock()
+			if none {
+				return errors.New(n.name + " has none")
+			}
+		}
+		return nil
+	})
+	var endpoints []string
+	for _, port := range ports(l.members(), "2379") {
+		endpoints = append(endpoints, "https://"+port)
+	}
+	steady := l.nodes[len(l.nodes)-1]
+	writer, err := load.Start(endpoints, steady.config(), 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(20 * time.Second)
+	before := l.size(t)
+	watching, stopWatching := context.WithCancel(ctx)
+	rest.Go(func() { l.watch(watching, l.report) })
+	rotating, stopRotating := context.WithCancel(ctx)
+	rotations := 0
+	rest.Go(func() { rotations = l.rotates(rotating, rand.New(rand.NewPCG(seed, 100)), until) })
+
+	count := befall(t, rand.New(rand.NewPCG(seed, 0)), until)
+	stopRotating() // one that has begun is finished
+	finished := make(chan struct{})
+	go func() { defer close(finished); rest.Wait() }()
+	<-time.After(time.Second)
+	stopWatching()
+	select {
+	case <-finished:
+	case <-time.After(6 * time.Minute):
+		t.Fatal("a rotation does not end")
+	}
+	l.Well(t, 3*time.Minute)
+	stop()
+	nodes.Wait()
+	report, err := writer.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%v; %d rotations; %s", count, rotations, report)
+	if report.Missing > 0 {
+		l.report(broken{writes, report.String()})
+	}
+	denied := 0
+	for _, n := range l.nodes {
+		denied += n.denied
+	}
+	after := l.size(t)
+	t.Logf("%d times somebody else was denied a name; %+v at the beginning, %+v at the end", denied, before, after)
+	return slices.Concat(l.broken, after.grown(before), l.check(t))
+}
+
+// rotates replaces the CA again and again until a time, now and then there and back. One
+// that has begun is finished.
+func (l *life) rotates(ctx context.Context, random *rand.Rand, until time.Time) (done int) {
+	for time.Now().Before(until) {
+		steps := []string{"prepare", "activate", "retire", "finish"}
+		if random.IntN(4) == 0 {
+			steps = []string{"prepare", "activate", "rollback", "abort"}
+		}
+		for _, step := range steps {
+			if err := l.rotate(step); err != nil {
+				l.report(broken{active, fmt.Sprintf("rotate %s: %v", step, err)})
+				return done
+			}
+		}
+		done++
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(5+random.IntN(20)) * time.Second):
+		}
+	}
+	return done
+}
+
+// rotate asks for a step until it is done. A CA that was made while the signer's clock was
+// ahead is given up for another one.
+func (l *life) rotate(step string) error {
+	return eventually(6*time.Minute, func() error {
+		_, err := l.operator.ask("", "rotate", step)
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		switch {
+		case !ok || slices.Contains([]int{75, 255}, exit.ExitCode()) && !strings.Contains(string(exit.Stderr), "is not valid before"):
+			return err
+		case exit.ExitCode() == 75:
+			return errors.Join(l.rotate("abort"), l.rotate("prepare"), err)
+		}
+		l.report(broken{active, fmt.Sprintf("rotate %s: %v: %s", step, err, exit.Stderr)})
+		return err
+	})
+}
+
+// A cluster lives through power cuts, partitions, lost packets, frozen hosts and
+// processes, clocks that jump and full disks, while nodes renew, members join and leave,
+// and the CA is replaced again and again.
+func TestSoak(t *testing.T) {
+	if *duration == 0 {
+		t.Skip("make soak")
+	}
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("again: make soak SOAK='-soak.for=%s -soak.seed=%d'", *duration, *seed)
+	l := begin(t, fleet.Build(t, tags))
+	for _, b := range l.live(t, *seed, time.Now().Add(*duration), l.befall) {
+		t.Errorf("%s: %s", b.promise, b.how)
+	}
+}
