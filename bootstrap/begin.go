@@ -59,7 +59,11 @@ func (b *boot) open() error {
 // the name, what is said, and what was begun, both in their canonical form.
 func (p *preflight) same(when time.Time, options [][3]string) {
 	for _, o := range options {
-		if option, said, begun := o[0], o[1], o[2]; said != "" && said != begun {
+		switch option, said, begun := o[0], o[1], o[2]; {
+		case said == "" || said == begun:
+		case begun == "":
+			p.problem("%s is %q, and what was begun on %s is without it: run it again without the option", option, said, when.UTC().Format(time.DateTime))
+		default:
 			p.problem("%s is %q, and what was begun on %s has %q: run it again with that, or without the option",
 				option, said, when.UTC().Format(time.DateTime), begun)
 		}
@@ -81,7 +85,7 @@ func (b *boot) finish(signerAddress, signerKey string) (string, error) {
 		Finished: b.now().UTC().Truncate(time.Second), CA: ca, SignerKey: signerKey, Signer: signerAddress,
 	}
 	if len(b.plan.BackupRecipients) > 0 {
-		s.Backup = b.plan.backupPath()
+		s.Backup = BackupPath(b.plan.Cluster)
 	}
 	return receiptPath(StateDir), writeReceipt(StateDir, &s)
 }

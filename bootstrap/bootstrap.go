@@ -89,9 +89,6 @@ type plan struct {
 // distribution's directory (default, in Debian) is called so.
 func (p *plan) dataDir() string { return filepath.Join(etcdDir, p.Cluster+".etcd") }
 
-// backupPath is where init puts the backup of the signer.
-func (p *plan) backupPath() string { return "/root/signerd-" + p.Cluster + ".age" }
-
 // address is what the other members dial.
 func (p *plan) address() wire.Address { return p.Addresses[0] }
 

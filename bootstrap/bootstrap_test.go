@@ -286,6 +286,37 @@ func TestSame(t *testing.T) {
 	}
 }
 
+// Who goes away when asked has begun nothing; and what does not matter of a recipient is
+// not another one.
+func TestPlanBackup(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFkRV0Z5GbIWBlnCLBg1CCgZC2XIDQyY2QKt3gIAlBgd"
+	answers := func(answer string, err error) func(context.Context) (string, error) {
+		return func(context.Context) (string, error) { return answer, err }
+	}
+	for what, test := range map[string]struct {
+		options InitOptions
+		want    []string
+		says    string // none: it is planned
+	}{
+		"nobody there":      {InitOptions{}, nil, ""},
+		"Enter":             {InitOptions{Ask: answers("", nil)}, nil, ""},
+		"an answer":         {InitOptions{Ask: answers(key+" operator", nil)}, []string{key}, ""},
+		"none, typed":       {InitOptions{Ask: answers("none", nil)}, nil, ""},
+		"gone":              {InitOptions{Ask: answers("", context.Canceled)}, nil, "nothing was changed"},
+		"an option":         {InitOptions{BackupRecipients: []string{key + " a b\n"}, Ask: answers("", errors.New("asked"))}, []string{key}, ""},
+		"none":              {InitOptions{BackupRecipients: []string{"none"}, Ask: answers("", errors.New("asked"))}, nil, ""},
+		"a dry run":         {InitOptions{DryRun: true, Ask: answers("", errors.New("asked"))}, nil, ""},
+		"no recipient":      {InitOptions{BackupRecipients: []string{"me"}}, []string{"me"}, "--backup-recipient: "},
+		"none among others": {InitOptions{BackupRecipients: []string{key, "none"}}, []string{key, "none"}, "--backup-recipient: "},
+	} {
+		b, p := &boot{plan: plan{Cluster: "prod-a"}}, &preflight{}
+		err := errors.Join(b.planBackup(t.Context(), p, test.options), p.verdict())
+		if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) || !slices.Equal(b.plan.BackupRecipients, test.want) {
+			t.Errorf("%s: %q, %v", what, b.plan.BackupRecipients, err)
+		}
+	}
+}
+
 func TestParsePins(t *testing.T) {
 	one, other := strings.Repeat("ab", 32), strings.Repeat("01", 32)
 	colons := strings.TrimSuffix(strings.Repeat("AB:", 32), ":") // as openssl x509 -fingerprint prints it

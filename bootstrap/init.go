@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/signerd/signerd/internal/backup"
 	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
@@ -40,10 +39,10 @@ type InitOptions struct {
 	Authorize string   // the signer's authorized_keys; by default made of root's
 	CAKey     string   // p256, the default, or p384
 
-	BackupRecipients []string // who can open a backup of the signer; none: Ask
-	// Ask asks a person for one recipient; the answer may be empty: there is no backup
-	// then, as if Ask is nil: nobody is there.
-	Ask func(ctx context.Context) string
+	BackupRecipients []string // who can open a backup of the signer; empty: Ask; NoBackup alone: nobody
+	// Ask asks a person for one recipient; an empty answer is NoBackup. If Ask is nil nobody
+	// is there, and there is no backup.
+	Ask func(ctx context.Context) (string, error)
 
 	DryRun bool // look and list the steps, and change nothing
 }
@@ -89,7 +88,7 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 		p.same(b.journal.Begun, [][3]string{
 			{"--cluster", o.Cluster, b.plan.Cluster}, {"--name", o.Name, b.plan.Name}, {"--listen", o.Listen, b.plan.Listen},
 			{"--address", canonical(o.Addresses), joined(b.plan.Addresses)}, {"--authorize", absolute(o.Authorize), b.plan.Authorize}, {"--key", o.CAKey, b.plan.CAKey},
-			{"--backup-recipient", strings.Join(o.BackupRecipients, ", "), strings.Join(b.plan.BackupRecipients, ", ")},
+			{"--backup-recipient", strings.Join(canonicalRecipients(o.BackupRecipients), ", "), strings.Join(b.plan.BackupRecipients, ", ")},
 		})
 		return p.verdict()
 	}
@@ -119,26 +118,12 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	if err := canListen(ctx, b.plan.Listen); err != nil {
 		p.problem("the signer cannot listen on %s: %w: if that is sshd, move it (Port in /etc/ssh/sshd_config) or give --listen :2222 or another port", b.plan.Listen, err)
 	}
-	b.planBackup(ctx, p, o)
-	return p.verdict()
-}
-
-// planBackup decides who can open a backup of the signer. It is last, so that nobody is
-// asked in vain.
-func (b *boot) planBackup(ctx context.Context, p *preflight, o InitOptions) {
-	b.plan.BackupRecipients = o.BackupRecipients
-	if len(o.BackupRecipients) == 0 && o.Ask != nil && !o.DryRun && p.verdict() == nil {
-		if answer := o.Ask(ctx); answer != "" {
-			b.plan.BackupRecipients = []string{answer}
+	if p.verdict() == nil { // or somebody would be asked in vain
+		if err := b.planBackup(ctx, p, o); err != nil {
+			return err
 		}
 	}
-	if len(b.plan.BackupRecipients) == 0 {
-		return
-	}
-	if _, err := backup.ParseRecipients(b.plan.BackupRecipients); err != nil {
-		p.misused("--backup-recipient: %w", err)
-	}
-	p.absent(b.plan.backupPath(), "it is where the backup is to be; move it away")
+	return p.verdict()
 }
 
 // signerConfig is signerd.yaml.
@@ -403,31 +388,6 @@ func (b *boot) keepFirstValid(ctx context.Context) (string, error) {
 	}
 	address := b.plan.signerAddress()
 	return member.SyncTimer, b.keepValid(ctx, address, ssh.FingerprintSHA256(hostKey), sshclient.KnownHostsLine(address, hostKey))
-}
-
-// backUp saves the signer as it is now, for the recipients.
-func (b *boot) backUp(context.Context) (string, error) {
-	recipients, err := backup.ParseRecipients(b.plan.BackupRecipients)
-	if err != nil {
-		return "", err
-	}
-	c, err := config.Load(configPath)
-	if err != nil {
-		return "", err
-	}
-	authority, err := signer.LoadAuthority(c.Authority, b.now())
-	if err != nil {
-		return "", err
-	}
-	path := b.plan.backupPath()
-	// One that is there is of an earlier run, which could not say so.
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	if err := durable.Sweep(path); err != nil {
-		return "", err
-	}
-	return path, backup.Source{Path: configPath, Config: c, Authority: authority}.Save(path, recipients, b.now())
 }
 
 func (b *boot) finishInit(context.Context) (string, error) {

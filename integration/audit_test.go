@@ -71,12 +71,12 @@ func TestSSHAudit(t *testing.T) {
 // to see how many it may, counts against the next one.
 func audit(host, port string, args ...string) (out string, err error) {
 	for range 5 {
-		<-time.After(1500 * time.Millisecond) // until it may open as many as at first
 		var text []byte
 		text, err = exec.Command("../tools/ssh-audit", append([]string{"-n", "-p", port}, append(args, host)...)...).CombinedOutput()
 		if out = string(text); lab.ExitCode(err) != 1 && !strings.Contains(out, "[exception]") {
 			break
 		}
+		<-time.After(1500 * time.Millisecond) // until it may open as many as at first
 	}
 	return out, err
 }

@@ -143,9 +143,10 @@ func (a *Authority) eraseRest(id string, to set) error {
 	return eraseGeneration(a.dir, id)
 }
 
-// undo takes back a step that does not count: what it would have brought is nobody's.
+// undo takes back a step that does not count: what it would have brought is nobody's, and
+// what was there before, by either file, stays.
 func (a *Authority) undo(record stepRecord) error {
-	there := a.current().ids()
+	there := slices.Concat(record.From, a.current().ids())
 	for _, g := range record.To {
 		if slices.Contains(there, g.ID) {
 			continue

@@ -106,7 +106,8 @@ func FuzzState(f *testing.F) {
 }
 
 // FuzzStep: whatever the journal of a step holds, no generation of state.json loses a
-// file, nothing outside is touched, and whoever recovers once has nothing left to recover.
+// file, nor one that was there before by the journal itself; nothing outside is touched, and
+// whoever recovers once has nothing left to recover.
 func FuzzStep(f *testing.F) {
 	files, ids := fuzzedAuthority(f)
 	for _, record := range []stepRecord{
@@ -114,6 +115,7 @@ func FuzzStep(f *testing.F) {
 		{Step: Activate, From: ids, To: []generationState{{ids[0], Passive, false}, {ids[1], Active, true}}},
 		{Step: Abort, From: ids, To: []generationState{{ids[0], Active, false}}},
 		{Step: Prepare, From: ids[1:], To: []generationState{{"00000000", Passive, true}}},
+		{Step: Prepare, From: []string{ids[0], ids[1], "00000000"}, To: []generationState{{"00000000", Active, false}, {"11111111", Passive, false}}},
 		{Step: Prepare, From: nil, To: []generationState{{ids[0], Active, false}}},
 		{Step: Prepare, From: []string{"../victim"}, To: []generationState{{"../victim", Active, false}}},
 	} {
@@ -126,7 +128,10 @@ func FuzzStep(f *testing.F) {
 	}
 	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		dir := fill(t, files)
+		there := maps.Clone(files)
+		older := files[ids[0]+".crt"]
+		there["00000000.crt"] = older
+		dir := fill(t, there)
 		victim := filepath.Join(filepath.Dir(dir), "victim.key")
 		for path, text := range map[string]string{filepath.Join(dir, stepFile): string(data), victim: "not ours"} {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -137,8 +142,12 @@ func FuzzStep(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = a.Recover(noon)
+		record, _ := readStep(dir)
+		step, err := a.Recover(noon)
 		after := contents(t, dir)
+		if step != "" && slices.Contains(record.From, "00000000") && after["00000000.crt"] != older {
+			t.Fatalf("what was there before %s is gone", step)
+		}
 		for name, text := range files {
 			if after[name] != text {
 				t.Fatalf("%s is %q after %v", name, after[name], err)

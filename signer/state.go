@@ -116,16 +116,19 @@ func readStep(dir string) (*stepRecord, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
 	ids := slices.Clone(r.From)
 	for _, g := range r.To {
 		ids = append(ids, g.ID)
 	}
 	for _, id := range ids {
 		if !idForm.MatchString(id) {
-			err = errors.Join(err, fmt.Errorf("%s names a generation %q: restore it from a backup", filepath.Join(dir, stepFile), id))
+			return nil, fmt.Errorf("%s names a generation %q, and was not written by signerd: move it away; what counts is in %s", filepath.Join(dir, stepFile), id, stateFile)
 		}
 	}
-	return r, err
+	return r, nil
 }
 
 // readRecord reads a file of the authority that has a version.
@@ -135,7 +138,7 @@ func readRecord(path string, record any, version *int) error {
 		return err
 	}
 	if err := decodeStrict(data, record); err != nil || *version != stateVersion {
-		return fmt.Errorf("%s is not a state file of version %d: restore it from a backup", path, stateVersion)
+		return fmt.Errorf("%s is not a state file of version %d: restore the CA from a backup", path, stateVersion)
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func newInit(setup string) *cobra.Command {
 	flags.StringVar(&o.Listen, "listen", "", "where the signer listens, `HOST:PORT` (default :22)")
 	flags.StringVar(&o.Authorize, "authorize", "", "the signer's authorized_keys, a `FILE` (default: made of root's)")
 	flags.StringVar(&o.CAKey, "key", "", "the `KIND` of the CA's key, p256 or p384 (default p256)")
-	flags.StringArrayVar(&o.BackupRecipients, "backup-recipient", nil, "who can open a backup of the signer: an age `RECIPIENT` or an SSH public key; may be repeated (default: asked for at the terminal)")
+	flags.StringArrayVar(&o.BackupRecipients, "backup-recipient", nil, "who can open a backup of the signer: an age `RECIPIENT` or an SSH public key, or none; may be repeated (default: asked for at the terminal)")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "look, list the steps, and change nothing")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if h := findHuman(); h != nil {

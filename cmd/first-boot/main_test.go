@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +75,40 @@ func TestComplain(t *testing.T) {
 	}
 	if got, want := complain(errors.New("a step broke")), "first-boot: a step broke\n"; got != want {
 		t.Errorf("an error is %q, want %q", got, want)
+	}
+}
+
+// What a person answers is a line; who goes away has not answered.
+func TestHuman(t *testing.T) {
+	ended, end := context.WithCancelCause(t.Context())
+	end(errors.New("interrupt"))
+	waits, _ := io.Pipe()
+	for what, test := range map[string]struct {
+		ctx    context.Context
+		in     io.Reader
+		answer string
+		says   string // none: there is an answer
+	}{
+		"a line":    {t.Context(), strings.NewReader(" age1x \n"), "age1x", ""},
+		"Enter":     {t.Context(), strings.NewReader("\n"), "", ""},
+		"hung up":   {t.Context(), strings.NewReader("age1"), "age1", "EOF"},
+		"Control-C": {ended, waits, "", "interrupt"},
+	} {
+		var out bytes.Buffer
+		h := &human{struct {
+			io.Reader
+			io.Writer
+		}{test.in, &out}}
+		answer, err := h.recipient(test.ctx)
+		if answer != test.answer || (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %q, %v", what, answer, err)
+		}
+		if !strings.Contains(out.String(), "Who can open the backup") {
+			t.Errorf("the question is %q", out.String())
+		}
+	}
+	if got := withoutSecrets([]string{"init", "--backup-recipient=AGE-SECRET-KEY-1ABC", "--name=etcd-1"}); !slices.Equal(got, []string{"init", "(a private key)", "--name=etcd-1"}) {
+		t.Errorf("the log has %q", got)
 	}
 }
 

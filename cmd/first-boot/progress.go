@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/signerd/signerd/bootstrap"
 )
@@ -35,13 +37,21 @@ func newProgress(cmd *cobra.Command, dryRun bool) (*progress, func(), error) {
 		return nil, nil, err
 	}
 	p.log = zerolog.New(file).With().Timestamp().Logger()
-	p.log.Info().Str("command", cmd.Name()).Str("version", cmd.Root().Version).Strs("arguments", os.Args[1:]).Msg("began")
+	p.log.Info().Str("command", cmd.Name()).Str("version", cmd.Root().Version).Strs("arguments", withoutSecrets(os.Args[1:])).Msg("began")
 	return p, func() { _ = file.Sync(); _ = file.Close() }, nil
 }
 
-func isTerminal(file *os.File) bool {
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+func isTerminal(file *os.File) bool { return term.IsTerminal(int(file.Fd())) }
+
+// withoutSecrets leaves private keys out that somebody gave for public ones.
+func withoutSecrets(args []string) []string {
+	kept := slices.Clone(args)
+	for i, arg := range kept {
+		if strings.Contains(arg, "SECRET-KEY-") || strings.Contains(arg, "PRIVATE KEY") {
+			kept[i] = "(a private key)"
+		}
+	}
+	return kept
 }
 
 func (p *progress) observe(e bootstrap.Event) {
@@ -180,7 +190,7 @@ func backupAdvice(s *bootstrap.Summary) string {
 		return "Copy the backup of the signer to another machine now:\n\n  " + s.Backup + "\n"
 	}
 	return "Back the signer up now, for a key that is not on this machine (age1..., or an SSH public key):\n\n" +
-		"  signerd ca backup --recipient 'RECIPIENT' --output /root/signerd-" + s.Cluster + ".age\n"
+		"  signerd ca backup --recipient 'RECIPIENT' --output " + bootstrap.BackupPath(s.Cluster) + "\n"
 }
 
 // joinLine is what a person types on the next machine.

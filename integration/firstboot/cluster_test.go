@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -118,9 +119,13 @@ func (w *world) wellAfter(t *testing.T, what string) {
 		}
 		// It renews itself from now on, and nothing is wrong with it.
 		w.On(t, name, "systemctl", "start", "signerd-sync.service")
-		if next := w.On(t, name, "systemctl", "show", "--value", "-p", "NextElapseUSecMonotonic", "signerd-sync.timer"); next == "infinity\n" || next == "\n" {
-			t.Errorf("%s: the timer of signerd sync never elapses", name)
-		}
+		fleet.Eventually(t, 10*time.Second, name+": the timer of signerd sync elapses again", func() error { // not while it runs
+			next, err := w.Bed.Exec(name, "systemctl", "show", "--value", "-p", "NextElapseUSecMonotonic", "signerd-sync.timer")
+			if err == nil && (next == "infinity\n" || next == "\n") {
+				err = errors.New("it does not")
+			}
+			return err
+		})
 		if out, err := w.Bed.Exec(name, "signerd", "status"); err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}

@@ -180,15 +180,25 @@ func TestInitSurvivesPowerCuts(t *testing.T) {
 			}
 			w.Client(t, "kubemaster-01")
 			w.On(t, "h1", "sh", "-c", "signerd check && signerd ledger verify")
-			if out := w.On(t, "h1", "sh", "-c", "head -n 1 /root/signerd-*.age; ls -l /root; signerd status || true"); !strings.HasPrefix(out, "age-encryption.org/v1\n") ||
-				!strings.Contains(out, "-rw-------") || strings.Contains(out, "signerd ca backup") {
-				t.Errorf("the backup: %s", out)
-			}
+			w.backedUp(t)
 			if n := strings.TrimSpace(w.On(t, "h1", "sh", "-c", "ls /var/lib/signerd/authority/????????.key | wc -l")); n != "1" {
 				t.Errorf("there are %s CA keys", n)
 			}
 			w.secret(t, "h1")
 		})
+	}
+}
+
+// backedUp makes sure that there is one backup, which its recipient can open.
+func (w *world) backedUp(t *testing.T) {
+	t.Helper()
+	if out := w.On(t, "h1", "sh", "-c", "cd /root && find . -name '*.age*' | xargs stat -c '%n %a'; signerd status || true"); !strings.HasPrefix(out, "./signerd-prod-a.age 600\n") ||
+		strings.Count(out, ".age") != 1 || strings.Contains(out, "signerd ca backup") {
+		t.Errorf("the backup: %s", out)
+	}
+	out, err := w.Bed.Exec("h1", "sh", "-c", "mkdir /run/there && signerd ca restore --config /run/there/signerd.yaml --identity /root/.ssh/id_ed25519 --fingerprint 00 /root/signerd-prod-a.age")
+	if lab.ExitCode(err) != 73 || !strings.Contains(err.Error(), "this machine is a signer") {
+		t.Errorf("the backup is opened: %s, %v", out, err)
 	}
 }
 

@@ -88,7 +88,7 @@ func (n *node) live(ctx context.Context, random *mathrand.Rand) {
 		switch what := random.IntN(8); {
 		case what == 0 && !n.steady:
 			n.release()
-		case what == 1 && !n.steady: // somebody else by this name
+		case what == 1 && !n.steady && n.leaf != nil: // somebody else by this name
 			if _, err := n.renew(newKey()); lab.ExitCode(err) == 77 {
 				n.denied++
 			}

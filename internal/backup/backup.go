@@ -34,7 +34,8 @@ const (
 )
 
 // ParseRecipients reads who may open a backup. Each is an age recipient, or the public half
-// of an SSH key that is Ed25519 or RSA, as ssh-keygen writes it.
+// of an SSH key that is Ed25519 or RSA, as ssh-keygen writes it; a backup can be made for all
+// of them together.
 func ParseRecipients(texts []string) ([]age.Recipient, error) {
 	recipients := make([]age.Recipient, len(texts))
 	for i, text := range texts {
@@ -43,11 +44,20 @@ func ParseRecipients(texts []string) ([]age.Recipient, error) {
 			return nil, err
 		}
 	}
+	// Which kinds go together age says only here.
+	if _, err := age.Encrypt(io.Discard, recipients...); err != nil {
+		return nil, fmt.Errorf("no backup can be made for these: %w", err)
+	}
 	return recipients, nil
 }
 
 func parseRecipient(s string) (age.Recipient, error) {
-	if strings.HasPrefix(s, "ssh-") {
+	switch {
+	case strings.Contains(s, "SECRET-KEY-") || strings.Contains(s, "PRIVATE KEY"):
+		return nil, errors.New("that is a private key; a backup is made for its public half (age-keygen -y, ssh-keygen -y)")
+	case strings.ContainsAny(s, "\r\n"):
+		return nil, errors.New("a recipient is one line; give each its own")
+	case strings.HasPrefix(s, "ssh-"):
 		r, err := agessh.ParseRecipient(s)
 		if err != nil {
 			return nil, fmt.Errorf("%q is no SSH key that a backup can be made for (Ed25519 or RSA): %w", s, err)
@@ -56,7 +66,7 @@ func parseRecipient(s string) (age.Recipient, error) {
 	}
 	r, err := age.ParseRecipients(strings.NewReader(s))
 	if err != nil || len(r) != 1 {
-		return nil, fmt.Errorf("%q is neither an age recipient (age1...) nor an SSH key", s)
+		return nil, fmt.Errorf("%q is neither an age recipient (age1..., without a plugin) nor an SSH key", s)
 	}
 	return r[0], nil
 }

@@ -166,6 +166,43 @@ func TestSave(t *testing.T) {
 	}
 }
 
+// Who can open a backup is one public key a line, of kinds that go together.
+func TestRecipients(t *testing.T) {
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hybrid, err := age.GenerateHybridIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ssh = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFkRV0Z5GbIWBlnCLBg1CCgZC2XIDQyY2QKt3gIAlBgd operator"
+	one, other := key.Recipient().String(), hybrid.Recipient().String()
+	for what, test := range map[string]struct {
+		texts []string
+		says  string // none: it is taken
+	}{
+		"age's":               {[]string{one}, ""},
+		"post-quantum":        {[]string{other}, ""},
+		"SSH":                 {[]string{ssh + "\n"}, ""},
+		"two kinds":           {[]string{one, ssh}, ""},
+		"kinds that part":     {[]string{one, other}, "no backup can be made for these"},
+		"nobody":              {nil, "no backup can be made for these"},
+		"two in one":          {[]string{ssh + "\n" + ssh}, "one line"},
+		"two of age's in one": {[]string{one + "\n" + one}, "one line"},
+		"a private key":       {[]string{key.String()}, "that is a private key"},
+		"an SSH private key":  {[]string{"-----BEGIN OPENSSH PRIVATE KEY-----\nabc"}, "that is a private key"},
+		"a plugin's":          {[]string{"age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t"}, "without a plugin"},
+		"another curve":       {[]string{"ecdsa-sha2-nistp256 AAAA"}, "neither an age recipient"},
+		"a comment":           {[]string{"# nobody"}, "neither an age recipient"},
+	} {
+		_, err := ParseRecipients(test.texts)
+		if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "SECRET")) {
+			t.Errorf("%s: %v, want %q", what, err, test.says)
+		}
+	}
+}
+
 // entry is a file of an archive, which may claim another size than it has.
 type entry struct {
 	name, data string

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Reasons to turn a connection away before a word is spoken.
+// Reasons to turn a connection away.
 var (
 	errFull         = errors.New("too many connections")
 	errUnauthFull   = errors.New("too many connections before login")
