@@ -100,7 +100,7 @@ func (v *victim) renews(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // the answer says it all
+	defer client.Close()
 	out, said, status, err := lab.Ask(client, "kubemaster-01", v.request)
 	if err == nil && (status != 0 || !strings.Contains(out, "BEGIN CERTIFICATE")) {
 		err = fmt.Errorf("status %d: %s", status, said)
@@ -114,7 +114,7 @@ func (v *victim) silent(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // it is given up
+	defer c.Close()
 	_, err = io.Copy(io.Discard, c)
 	return err
 }
@@ -125,7 +125,7 @@ func (v *victim) drips(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // it is given up
+	defer c.Close()
 	for text := "SSH-2.0-x\r\n"; err == nil; text = text[1:] + "\x00" {
 		_, err = c.Write([]byte(text[:1]))
 		<-time.After(200 * time.Millisecond)
@@ -151,7 +151,7 @@ func (v *victim) inSession(do func(*gossh.Client) error) func(context.Context, i
 		if err != nil {
 			return err
 		}
-		defer client.Close() //nolint:errcheck // it is given up
+		defer client.Close()
 		return do(client)
 	}
 }
@@ -213,7 +213,7 @@ func (v *victim) rekeys(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // it is given up
+	defer client.Close()
 	for range 10_000 {
 		if _, _, err := client.SendRequest("x@y", true, make([]byte, 200)); err != nil {
 			return err
@@ -305,7 +305,7 @@ func (v *victim) garbles(seed uint64) func(context.Context, int) error {
 		if err != nil {
 			return err
 		}
-		defer client.Close() //nolint:errcheck // it is given up
+		defer client.Close()
 		_, _, _, err = lab.Ask(client, "kubemaster-evil", v.request)
 		return err
 	}

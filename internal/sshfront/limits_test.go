@@ -277,7 +277,7 @@ func TestSilentOnesMakeRoom(t *testing.T) {
 	for i := range 4 {
 		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}}
 		c := must(from.Dial("tcp", s.address))
-		defer c.Close() //nolint:errcheck // the test ends
+		defer c.Close()
 		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
 			t.Fatal(err)
 		}
