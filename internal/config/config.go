@@ -161,11 +161,32 @@ func decode(path string, data []byte, into any) (*reader, error) {
 	if err := yaml.Load(data, into, yaml.WithKnownFields()); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
 	}
+	var document yaml.Node
+	if err := yaml.Load(data, &document); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
+	}
+	if line := emptyKey(&document); line > 0 {
+		return nil, fmt.Errorf("reading the configuration: %s:%d: there is a colon without a key before it", path, line)
+	}
 	base, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
 	return &reader{base: base}, nil
+}
+
+// emptyKey gives the line of a key that is nothing, which the library lets pass as known;
+// 0: there is none.
+func emptyKey(n *yaml.Node) int {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 && child.ShortTag() == "!!null" {
+			return child.Line
+		}
+		if line := emptyKey(child); line > 0 {
+			return line
+		}
+	}
+	return 0
 }
 
 // located puts file and line before each of YAML's complaints.

@@ -103,6 +103,8 @@ func TestRefused(t *testing.T) {
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1/8]}", "the network is 10.0.0.0/8"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1]}", ":7:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idel: 1s}", "field idel not found"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\n: x", ":7: there is a colon without a key before it"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {null: x}", ":7: there is a colon without a key before it"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\n---\nledger: /m", "single document"},
 	} {
 		if !strings.Contains(minimal, test.good) {
