@@ -18,7 +18,6 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/integration/lab"
-	"github.com/signerd/signerd/internal/need"
 )
 
 // victim is a signer with its usual limits, and one client that must be served whatever
@@ -32,16 +31,7 @@ type victim struct {
 
 func newVictim(t *testing.T) *victim {
 	t.Helper()
-	need.Programs(t, "ssh", "ssh-keygen", "openssl")
-	p, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "limits: {per_name_per_hour: 0}\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	l := usualLab(t, "limits: {per_name_per_hour: 0}\n")
 	if _, err := l.Run("", "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "evil"); err != nil {
 		t.Fatal(err)
 	}
@@ -53,10 +43,12 @@ func newVictim(t *testing.T) *victim {
 	}
 	v := &victim{Lab: l, address: l.Address(1) + ":2222"}
 	for name, config := range map[string]**gossh.ClientConfig{"operator": &v.honest, "evil": &v.evil} {
+		var err error
 		if *config, err = l.ClientConfig(name); err != nil {
 			t.Fatal(err)
 		}
 	}
+	var err error
 	if v.request, err = l.NewRequest("kubemaster-01"); err != nil {
 		t.Fatal(err)
 	}

@@ -19,17 +19,8 @@ func TestSSHAudit(t *testing.T) {
 	if out, err := exec.Command("../tools/ssh-audit", "-h").CombinedOutput(); err != nil {
 		need.Lacking(t, "ssh-audit cannot be had: "+string(out))
 	}
-	p, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, profile := range []string{"strict", "compatible"} {
-		// With the limits that are in force by default: its rate test counts.
-		l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "ssh_profile: "+profile+"\n")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
+		l := usualLab(t, "ssh_profile: "+profile+"\n") // its rate test counts
 		if err := l.StartSigner(); err != nil {
 			t.Fatal(err)
 		}
@@ -42,11 +33,7 @@ func TestSSHAudit(t *testing.T) {
 		}
 	}
 	// The policy can fail: a server with the library's defaults does.
-	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	l := usualLab(t, "")
 	bare := filepath.Join(t.TempDir(), "bare")
 	if err := lab.Build("", bare, "./bench/bare"); err != nil {
 		t.Fatal(err)

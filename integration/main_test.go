@@ -76,12 +76,18 @@ const generous = `limits:
 // to signerd.yaml.
 func newLab(t *testing.T, extra string) *lab.Lab {
 	t.Helper()
+	return usualLab(t, generous+extra)
+}
+
+// usualLab is newLab with the limits that are in force by default, but for what extra says.
+func usualLab(t *testing.T, extra string) *lab.Lab {
+	t.Helper()
 	need.Programs(t, "ssh", "ssh-keygen", "openssl")
 	p, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, generous+extra)
+	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, extra)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,6 @@ import (
 
 	gossh "golang.org/x/crypto/ssh"
 
-	"github.com/signerd/signerd/integration/lab"
 	"github.com/signerd/signerd/internal/need"
 )
 
@@ -26,20 +25,12 @@ import (
 // signer with its usual limits within one minute, half of them at its first second:
 // whoever is turned away is told to try again, and each has its certificate in time.
 func TestOneMinute(t *testing.T) {
-	need.Programs(t, "ssh", "openssl", "flock")
+	need.Programs(t, "flock")
 	nodes := 100
 	if long {
 		nodes = 1000
 	}
-	p, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	l := usualLab(t, "")
 	dir := t.TempDir()
 	listed, err := os.OpenFile(l.Path("authorized_keys"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

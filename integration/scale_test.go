@@ -20,7 +20,6 @@ import (
 	gossh "golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/integration/lab"
-	"github.com/signerd/signerd/internal/need"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -28,20 +27,11 @@ import (
 // own that the signer has never seen; whoever is turned away asks again some seconds later.
 // The figures are doc/scale.md's.
 func TestAllAtOnce(t *testing.T) {
-	need.Programs(t, "ssh", "ssh-keygen", "openssl")
 	nodes := 200
 	if long {
 		nodes = 10_000
 	}
-	p, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	l := usualLab(t, "")
 	if err := l.StartSigner(); err != nil {
 		t.Fatal(err)
 	}
@@ -118,21 +108,12 @@ func asksOnce(ctx context.Context, signer, from string, config *gossh.ClientConf
 
 // A signer starts on a day of a ledger in which every node has renewed three times.
 func TestLedgerOfMany(t *testing.T) {
-	need.Programs(t, "ssh", "ssh-keygen", "openssl")
 	sizes := []int{1000}
 	if long {
 		sizes = []int{10_000, 100_000}
 	}
-	p, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, nodes := range sizes {
-		l, err := lab.New(t.TempDir(), newNetwork(), p.etcd, p.binary, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(l.Close)
+		l := usualLab(t, "")
 		ledger, _, err := signer.OpenLedger(l.Path("ledger"), signer.LedgerOptions{})
 		if err != nil {
 			t.Fatal(err)
