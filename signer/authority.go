@@ -184,14 +184,24 @@ func (a *Authority) Generations() []*Generation {
 	return ordered
 }
 
-// Rotating gives the generation that a rotation replaces, and the one that is to
-// follow it; nil if no rotation goes on.
-func (a *Authority) Rotating() (old, next *Generation) {
-	all := a.current()
-	if len(all) == 1 {
-		return all[0], nil
+// Rotation is where a rotation stands: all of it is of one moment.
+type Rotation struct {
+	Phase   Phase
+	Old     *Generation // that is replaced; at rest the only one
+	Next    *Generation // that is to follow it; nil at rest
+	Paused  bool        // the last step led back: a person may have had a reason
+	Version int         // counts the changes of the set, so that whoever judged it sees whether it is still the same
+}
+
+// Rotation gives where a rotation stands.
+func (a *Authority) Rotation() Rotation {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	r := Rotation{Phase: a.set.phase(), Old: a.set[0], Paused: a.standing.Paused, Version: a.changes}
+	if len(a.set) > 1 {
+		r.Next = a.set[1]
 	}
-	return all[0], all[1]
+	return r
 }
 
 // Active gives the generation that signs.
@@ -212,9 +222,6 @@ func (a *Authority) Unclaimed() (bool, error) {
 	s, err := readState(a.dir)
 	return s.Restored, err
 }
-
-// Paused says whether the last step led back: a person may have had a reason.
-func (a *Authority) Paused() bool { return a.stands().Paused }
 
 // UnknownBefore gives when the CA came here: what it signed before may not be in the
 // ledger. It is zero for a CA that was made here.
@@ -260,17 +267,6 @@ func (a *Authority) restate(change func(*standing) error) error {
 	a.standing = next
 	return nil
 }
-
-// Version counts the changes of the set, so that whoever looked at it sees whether it is
-// still the same.
-func (a *Authority) Version() int {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.changes
-}
-
-// Phase gives where a rotation stands.
-func (a *Authority) Phase() Phase { return a.current().phase() }
 
 // Bundle gives the certificates to trust, PEM: the active CA first, then the
 // passive one.

@@ -14,7 +14,7 @@ import (
 // Change is a step of a rotation that is to be done.
 type Change struct {
 	Step    Step
-	Version int         // of the authority, by which the step was judged
+	Version int         // of the Rotation by which the step was judged
 	Next    *Generation // of prepare: the generation that it brings
 	By      Asker
 
@@ -37,7 +37,7 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 		return fmt.Errorf("%w: another step of the rotation is being done; ask again", ErrRetry)
 	}
 	defer a.changing.Unlock()
-	if a.Version() != c.Version {
+	if a.Rotation().Version != c.Version {
 		return fmt.Errorf("%w: another step of the rotation was done just now; ask again", ErrRetry)
 	}
 	before := a.current()

@@ -44,7 +44,7 @@ func (s *Signer) step(t *testing.T, step Step) {
 }
 
 func (s *Signer) try(step Step, agree func(*Generation) error) error {
-	c := Change{Step: step, Version: s.authority.Version(), Agree: agree}
+	c := Change{Step: step, Version: s.authority.Rotation().Version, Agree: agree}
 	if step == Prepare {
 		c.Next = must(s.Successor(noon))
 	}
@@ -85,7 +85,7 @@ func TestEveryPairOfSteps(t *testing.T) {
 				bundles := [][]byte{s.authority.Bundle()} // that somebody may still have
 				var chains [][]*x509.Certificate          // that somebody may still show
 				for _, step := range slices.Concat(way, []Step{first, second}) {
-					before := s.authority.Phase()
+					before := s.authority.Rotation().Phase
 					files := listing(t, dir)
 					err := s.try(step, agreed)
 					want, leads := transitions[step], transitions[step].from == before
@@ -98,7 +98,7 @@ func TestEveryPairOfSteps(t *testing.T) {
 						}
 						continue
 					}
-					if got := s.authority.Phase(); got != want.to {
+					if got := s.authority.Rotation().Phase; got != want.to {
 						t.Fatalf("%s in %s leads to %s, want %s", step, before, got, want.to)
 					}
 					if err := s.authority.current().check(); err != nil {
@@ -307,7 +307,7 @@ func TestEvidence(t *testing.T) {
 	order("c", two)
 	old := s.authority.Active()
 	s.step(t, Prepare)
-	_, next := s.authority.Rotating()
+	next := s.authority.Rotation().Next
 	expect := func(what string, got []Lasting, want string) {
 		t.Helper()
 		var names []string
@@ -374,7 +374,7 @@ func TestFetchedByWhom(t *testing.T) {
 	one, two := Asker{"SHA256:one", "10.0.0.1"}, Asker{"SHA256:two", "10.0.0.2"}
 	order(noon, keys[0], one)
 	s.step(t, Prepare)
-	_, next := s.authority.Rotating()
+	next := s.authority.Rotation().Next
 	l.NoteFetch(noon, Fetch{By: one}, next)
 	waits := func(what string, now time.Time, want int) {
 		t.Helper()
@@ -409,9 +409,9 @@ func TestStepThatComesTooLate(t *testing.T) {
 	s, _ := newRotating(t)
 	s.step(t, Prepare)
 	s.step(t, Activate)
-	old, _ := s.authority.Rotating()
+	old := s.authority.Rotation().Old
 	late := old.Certificate.NotAfter.Add(-memberLife + time.Second)
-	back := Change{Step: Rollback, Version: s.authority.Version(), Agree: agreed}
+	back := Change{Step: Rollback, Version: s.authority.Rotation().Version, Agree: agreed}
 	if err := s.Rotate(context.Background(), late, back); !errors.Is(err, ErrRetry) || !strings.Contains(err.Error(), "expires at") {
 		t.Errorf("rollback to a CA that ends: %v", err)
 	}
@@ -431,7 +431,7 @@ func TestStepWithoutItsEnd(t *testing.T) {
 	for _, step := range []Step{Prepare, Activate, Retire} {
 		s.step(t, step)
 	}
-	old, _ := s.authority.Rotating()
+	old := s.authority.Rotation().Old
 	// A directory in the place of the certificate cannot be removed as a file is.
 	if err := errors.Join(os.Remove(certFile(dir, old.ID)), os.MkdirAll(filepath.Join(certFile(dir, old.ID), "x"), 0o700)); err != nil {
 		t.Fatal(err)
@@ -439,8 +439,8 @@ func TestStepWithoutItsEnd(t *testing.T) {
 	if err := s.try(Finish, agreed); err == nil || errors.Is(err, ErrRetry) {
 		t.Errorf("finish: %v", err)
 	}
-	if s.authority.Phase() != Resting {
-		t.Errorf("it does not count: %s", s.authority.Phase())
+	if s.authority.Rotation().Phase != Resting {
+		t.Errorf("it does not count: %s", s.authority.Rotation().Phase)
 	}
 	if err := os.RemoveAll(certFile(dir, old.ID)); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/signerd/signerd/integration/lab"
@@ -33,6 +34,7 @@ type node struct {
 	steady bool     // its name is never released, nor asked for by somebody else
 	lazy   bool     // it renews when it must, and keeps what it has until then
 
+	letGo    atomic.Bool // somebody wants its name to be released, for a certificate that lives too long
 	key      *ecdsa.PrivateKey
 	mu       sync.Mutex
 	leaf     *tls.Certificate // nil: none that counts
@@ -86,6 +88,8 @@ func (n *node) live(ctx context.Context, random *mathrand.Rand) {
 	}
 	for ctx.Err() == nil {
 		switch what := random.IntN(8); {
+		case n.letGo.Swap(false):
+			n.startOver()
 		case what == 0 && !n.steady:
 			n.release()
 		case what == 1 && !n.steady && n.leaf != nil: // somebody else by this name
@@ -114,6 +118,20 @@ func (n *node) release() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.released, n.leaf = append(n.released, time.Now()), nil // it may have been done even so
+}
+
+// startOver ends the hold of the name without another key: what the node has is new, and
+// what it had before nobody needs.
+func (n *node) startOver() {
+	if n.renewOwn() != nil {
+		return
+	}
+	if _, err := n.ask("", "release", n.name); err == nil {
+		n.mu.Lock()
+		n.released = append(n.released, time.Now())
+		n.mu.Unlock()
+		_ = n.renewOwn() // and again, in its turn
+	}
 }
 
 // renewOwn gets the node a new certificate.

@@ -130,7 +130,7 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 	stopWatching()
 	select {
 	case <-finished:
-	case <-time.After(6 * time.Minute):
+	case <-time.After(30 * time.Minute):
 		t.Fatal("a rotation does not end")
 	}
 	l.Well(t, 3*time.Minute)
@@ -176,12 +176,21 @@ func (l *life) rotates(ctx context.Context, random *rand.Rand, until time.Time) 
 	return done
 }
 
-// rotate asks for a step until it is done. A CA that was made while the signer's clock was
-// ahead is given up for another one.
+// rotate asks for a step until it is done. What was made while the signer's clock was ahead
+// is in the way for long: a CA is given up for another one, and the name of a certificate is
+// released, as the refusal says.
 func (l *life) rotate(step string) error {
-	return eventually(6*time.Minute, func() error {
+	began := time.Now()
+	return eventually(8*time.Minute, func() error {
 		_, err := l.operator.ask("", "rotate", step)
 		exit, ok := errors.AsType[*exec.ExitError](err)
+		if ok && time.Since(began) > 2*time.Minute {
+			for _, n := range l.nodes {
+				if strings.Contains(string(exit.Stderr), n.name+" has a certificate by") {
+					n.letGo.Store(true)
+				}
+			}
+		}
 		switch {
 		case !ok || slices.Contains([]int{75, 255}, exit.ExitCode()) && !strings.Contains(string(exit.Stderr), "is not valid before"):
 			return err

@@ -18,7 +18,7 @@ func getCertificate(_ context.Context, c *caller, _ wire.Command, _ sshfront.Std
 	if err := c.desk.signer.Stopped(); err != nil {
 		return wire.Answer{}, err // what it knows may be out of date
 	}
-	_, next := c.desk.signer.Authority().Rotating()
+	next := c.desk.signer.Authority().Rotation().Next
 	bundle := c.desk.bundle()
 	if next != nil {
 		fetch := signer.Fetch{By: c.asker()}

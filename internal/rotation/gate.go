@@ -13,10 +13,9 @@ import (
 // blocker is who is in the way of a step, and what helps.
 type blocker struct{ who, why, helps string }
 
-// blockers gives all that are in the way of a step.
-func (d *Driver) blockers(ctx context.Context, step signer.Step) ([]blocker, error) {
-	old, next := d.signer.Authority().Rotating()
-	need := needs(step, old, next, d.now())
+// blockers gives all that are in the way of a step of a rotation.
+func (d *Driver) blockers(ctx context.Context, step signer.Step, r signer.Rotation) ([]blocker, error) {
+	need := needs(step, r.Old, r.Next, d.now())
 	if need == nil {
 		return nil, nil
 	}
@@ -58,8 +57,11 @@ type needed struct {
 	fetched *signer.Generation // every client has fetched a bundle with it
 }
 
-// needs says what must be so for a step; nil: nothing.
+// needs says what must be so for a step; nil: nothing, as at rest, where there is no next.
 func needs(step signer.Step, old, next *signer.Generation, now time.Time) *needed {
+	if next == nil {
+		return nil
+	}
 	switch step {
 	case signer.Activate:
 		if next.Cross == nil { // what next signs is of no use to who does not trust it

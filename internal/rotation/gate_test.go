@@ -32,6 +32,7 @@ func TestNeeds(t *testing.T) {
 	}{
 		{signer.Prepare, nil, noon, nil},
 		{signer.Activate, next, noon, nil},
+		{signer.Activate, nil, noon, nil}, // an abort came before it; the step is refused later
 		{signer.Activate, uncrossed, noon, &needed{admits: uncrossed, fetched: uncrossed}},
 		{signer.Retire, next, noon, &needed{serves: next, admits: next, expired: old}},
 		{signer.Finish, next, noon, &needed{refuses: old, admits: next, fetched: next}},

@@ -45,17 +45,17 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 	if _, err := authority.Recover(d.now()); err != nil {
 		return "", err
 	}
-	version, phase := authority.Version(), authority.Phase()
-	if _, next := authority.Rotating(); supplied != nil && next != nil && next.Fingerprint() != supplied.Fingerprint() {
-		return "", fmt.Errorf("%w: a rotation to another CA goes on, %s: finish it, or rotate abort", ErrBlocked, next.ID)
+	r := authority.Rotation()
+	if supplied != nil && r.Next != nil && r.Next.Fingerprint() != supplied.Fingerprint() {
+		return "", fmt.Errorf("%w: a rotation to another CA goes on, %s: finish it, or rotate abort", ErrBlocked, r.Next.ID)
 	}
-	if phase.Done(step) {
-		return "nothing was to be done: " + describe(authority), nil
+	if r.Phase.Done(step) {
+		return "nothing was to be done: " + describe(r), nil
 	}
-	if err := phase.Check(step); err != nil {
+	if err := r.Phase.Check(step); err != nil {
 		return "", err
 	}
-	blockers, err := d.blockers(ctx, step)
+	blockers, err := d.blockers(ctx, step, r)
 	if err != nil {
 		return "", err
 	}
@@ -68,16 +68,16 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		}
 	}
 	err = d.signer.Rotate(ctx, d.now(), signer.Change{
-		Step: step, Version: version, Next: supplied, By: by,
+		Step: step, Version: r.Version, Next: supplied, By: by,
 		Agree: func(active *signer.Generation) error { return d.claim(ctx, active) },
 	})
 	if err != nil {
 		return "", err
 	}
 	if step == signer.Finish {
-		return describe(authority) + "\n" + reload, nil
+		return describe(authority.Rotation()) + "\n" + reload, nil
 	}
-	return describe(authority), nil
+	return describe(authority.Rotation()), nil
 }
 
 // reload is what the evidence cannot show.
@@ -90,14 +90,14 @@ const reload = "A client that has fetched the new CA and not loaded it (kube-api
 func (d *Driver) Auto(ctx context.Context, by signer.Asker) (string, error) {
 	authority := d.signer.Authority()
 	for begun := false; ; begun = true {
-		phase := authority.Phase()
-		if phase == signer.Resting && (begun || !ageing(authority.Active().Certificate, d.now())) {
-			return describe(authority), nil
+		r := authority.Rotation()
+		if r.Phase == signer.Resting && (begun || !ageing(r.Old.Certificate, d.now())) {
+			return describe(r), nil
 		}
-		if authority.Paused() {
-			return "", fmt.Errorf("%w: the last step led back: rotate %s lets it go on", ErrBlocked, phase.Next())
+		if r.Paused {
+			return "", fmt.Errorf("%w: the last step led back: rotate %s lets it go on", ErrBlocked, r.Phase.Next())
 		}
-		if _, err := d.Do(ctx, phase.Next(), nil, by); err != nil {
+		if _, err := d.Do(ctx, r.Phase.Next(), nil, by); err != nil {
 			return "", err
 		}
 	}
@@ -109,10 +109,10 @@ func ageing(c *x509.Certificate, now time.Time) bool {
 }
 
 // describe says where a rotation stands, what happens by itself, and what comes next.
-func describe(a *signer.Authority) string {
-	old, next := a.Rotating()
+func describe(r signer.Rotation) string {
+	old, next := r.Old, r.Next
 	var text string
-	switch a.Phase() {
+	switch r.Phase {
 	case signer.Prepared:
 		text = fmt.Sprintf("prepared: the trust bundle has %s too; members and clients take it as they renew.", next.ID)
 		if next.Cross == nil {
@@ -127,5 +127,5 @@ func describe(a *signer.Authority) string {
 	default:
 		return fmt.Sprintf("at rest: the CA is %s, %s.", old.ID, old.Fingerprint())
 	}
-	return text + "\nNext: rotate " + string(a.Phase().Next()) + "; rotate status says whom it waits for."
+	return text + "\nNext: rotate " + string(r.Phase.Next()) + "; rotate status says whom it waits for."
 }

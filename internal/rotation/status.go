@@ -17,8 +17,9 @@ const listed = 50
 // and whom that waits for, as text for a person. Without etcd it says so.
 func (d *Driver) Status(ctx context.Context) string {
 	authority := d.signer.Authority()
+	r := authority.Rotation()
 	var b strings.Builder
-	fmt.Fprintf(&b, "rotation of %s: %s\n\n", d.signer.Cluster(), authority.Phase())
+	fmt.Fprintf(&b, "rotation of %s: %s\n\n", d.signer.Cluster(), r.Phase)
 	rows := table.New(&b, "ROLE", "CA", "VALID UNTIL", "FINGERPRINT")
 	for _, g := range authority.Generations() {
 		rows.Row(string(g.Role), g.ID, g.Certificate.NotAfter.UTC().Format(time.RFC3339), g.Fingerprint())
@@ -36,18 +37,16 @@ func (d *Driver) Status(ctx context.Context) string {
 		_ = rows.Flush()
 	}
 	b.WriteString("\n")
-	step := authority.Phase().Next()
-	old, next := authority.Rotating()
-	d.next(&b, step, d.blocked(needs(step, old, next, d.now()), ports), err)
-	if authority.Phase() != signer.Resting {
+	next(&b, r.Phase, d.blocked(needs(r.Phase.Next(), r.Old, r.Next, d.now()), ports), err)
+	if r.Phase != signer.Resting {
 		fmt.Fprintf(&b, "\na member that joins meanwhile: join --signer-ip=HOST%s\n", d.pins())
 	}
 	return b.String()
 }
 
 // next says what comes next, and who is in the way.
-func (d *Driver) next(b *strings.Builder, step signer.Step, blockers []blocker, away error) {
-	phase := d.signer.Authority().Phase()
+func next(b *strings.Builder, phase signer.Phase, blockers []blocker, away error) {
+	step := phase.Next()
 	switch {
 	case phase == signer.Resting:
 		fmt.Fprintf(b, "next, when the CA is to be replaced: ssh signer@HOST rotate prepare\n")
