@@ -34,10 +34,6 @@ type JoinOptions struct {
 	Ask func(ctx context.Context, host, fingerprint string) bool
 }
 
-// maxSkew is how far this machine's clock may be from the signer's: a
-// certificate begins 5 minutes before it is signed.
-const maxSkew = time.Minute
-
 // Join makes this machine one more member of the cluster. It gives nil without an
 // error after a dry run. The error wraps ErrPreflight, ErrDone, ErrDenied,
 // ErrUnreachable, or ErrUndone if it failed before the member voted and all was

@@ -59,7 +59,7 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 	if o.Cluster != "" && o.Cluster != status.Cluster {
 		p.problem("%s signs for the cluster %s, not %s: is --signer-ip the right signer's?", j.plan.Signer, status.Cluster, o.Cluster)
 	}
-	if now := j.now(); now.Sub(status.Time).Abs() > maxSkew {
+	if now := j.now(); now.Sub(status.Time).Abs() > member.MaxSkew {
 		p.problem("this machine's clock says %s, and the signer's says %s: set the one that is wrong (timedatectl), then run this again",
 			now.UTC().Format(time.RFC3339), status.Time.UTC().Format(time.RFC3339))
 	}

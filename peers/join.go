@@ -238,6 +238,7 @@ type Joining struct {
 	Name      string
 	Since     time.Time // of its registration
 	Reachable bool      // its etcd answers, if only other members
+	Refused   error     // why etcd does not let it vote, but that it is not in sync yet
 }
 
 // Promote lets every learner vote that was registered here, has started, answers
@@ -266,17 +267,23 @@ func (c *Cluster) Promote(ctx context.Context) (promoted []string, joining []Joi
 			continue
 		}
 		if at < 0 {
-			joining = append(joining, Joining{i.Name, i.Since, false})
+			joining = append(joining, Joining{Name: i.Name, Since: i.Since})
 			continue
 		}
 		m := members[at]
 		// etcd calls a learner in sync that was so before it died. The vote of one
 		// that is away could cost the cluster its quorum.
 		reachable := healthy[m.ID] || c.answers(ctx, m)
-		if m.Started() && ready && reachable && c.promote(ctx, m.ID) {
-			promoted = append(promoted, i.Name) // the next pass sees it vote
+		j := Joining{Name: i.Name, Since: i.Since, Reachable: reachable}
+		if m.Started() && ready && reachable {
+			switch err := c.promote(ctx, m.ID); {
+			case err == nil:
+				promoted = append(promoted, i.Name) // the next pass sees it vote
+			case !errors.Is(err, rpctypes.ErrMemberLearnerNotReady):
+				j.Refused = err
+			}
 		}
-		joining = append(joining, Joining{i.Name, i.Since, reachable})
+		joining = append(joining, j)
 	}
 	return promoted, joining, nil
 }
@@ -296,13 +303,13 @@ func takesVoter(members []Member, healthy map[uint64]bool) bool {
 	return voters < maxVoters
 }
 
-// promote says whether etcd took the learner as a voter. That it is not in
-// sync yet is the usual reason why not.
-func (c *Cluster) promote(ctx context.Context, id uint64) bool {
-	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+// promote lets a learner vote. That it is not in sync yet is the usual reason why etcd
+// does not.
+func (c *Cluster) promote(ctx context.Context, id uint64) error {
+	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	_, err := c.client.MemberPromote(ctx, id)
-	return err == nil
+	_, err := c.client.MemberPromote(bounded, id)
+	return err
 }
 
 // unchanged explains why etcd did not change its membership.

@@ -26,10 +26,6 @@ import (
 	"github.com/signerd/signerd/signer"
 )
 
-// maxSkew is how far this machine's clock may be from the signer's. A certificate
-// begins 5 minutes before it is signed.
-const maxSkew = time.Minute
-
 // askPatience bounds the talk with one signer, so that one that hangs leaves time
 // for the next.
 const askPatience = 45 * time.Second
@@ -235,7 +231,7 @@ func (s *syncer) status(ctx context.Context, client *sshclient.Client) (*wire.Cl
 // skew says whether this machine's clock differs from the signer's.
 func (s *syncer) skew(signers time.Time) error {
 	now := s.now()
-	if now.Sub(signers).Abs() <= maxSkew {
+	if now.Sub(signers).Abs() <= member.MaxSkew {
 		return nil
 	}
 	return fmt.Errorf("%w: this machine's says %s, and the signer's says %s: set the one that is wrong (timedatectl)",

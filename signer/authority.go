@@ -24,7 +24,7 @@ var ErrNoAuthority = errors.New("there is no CA: make one with signerd ca create
 type Authority struct {
 	dir string
 
-	changing sync.Mutex   // held by a step of a rotation
+	changing sync.Mutex   // held by a step of a rotation; taken before mu
 	mu       sync.RWMutex // guards what follows; held for reading until a certificate is recorded
 	set      set
 	standing standing
@@ -111,8 +111,11 @@ func loadGeneration(dir string, listed generationState, now time.Time) (*Generat
 	if err == nil {
 		g.Cross, err = parseCertificate(crossPEM)
 	}
-	if err != nil || !bytes.Equal(g.Cross.RawSubjectPublicKeyInfo, g.Certificate.RawSubjectPublicKeyInfo) {
-		return nil, fmt.Errorf("%s is not this CA's certificate by the one before it (%v): restore it from a backup", crossPath, err)
+	if err != nil {
+		return nil, fmt.Errorf("%s: restore it from a backup: %w", crossPath, err)
+	}
+	if !bytes.Equal(g.Cross.RawSubjectPublicKeyInfo, g.Certificate.RawSubjectPublicKeyInfo) {
+		return nil, fmt.Errorf("%s is not this CA's certificate by the one before it: restore it from a backup", crossPath)
 	}
 	return g, nil
 }

@@ -85,10 +85,10 @@ func TestLoadAuthority(t *testing.T) {
 		{"a cut certificate", func(dir, id string) error { return os.Truncate(filepath.Join(dir, id+".crt"), 100) }, noon, "no PEM certificate"},
 		{"a state of the future", func(dir, _ string) error {
 			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":2,"generations":[]}`), 0o600)
-		}, noon, "version 1"},
+		}, noon, "has the version 2"},
 		{"a state with unknown members", func(dir, id string) error {
 			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"x":1,"generations":[{"id":"`+id+`","role":"active"}]}`), 0o600)
-		}, noon, "state file"},
+		}, noon, "is damaged"},
 		{"no generation", func(dir, _ string) error {
 			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"generations":[]}`), 0o600)
 		}, noon, "0 generations are active"},

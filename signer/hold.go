@@ -47,6 +47,9 @@ const (
 	voidDepth  = 16
 )
 
+// IsMember says whether a member of etcd holds the name.
+func (h *Hold) IsMember() bool { return h.Profile == member.name }
+
 // Source gives the IP address that the last certificate was asked for from.
 func (h *Hold) Source() string { return h.asker.Source }
 
@@ -57,7 +60,7 @@ func (h *Hold) live(now time.Time) bool { return h != nil && !now.After(h.NotAft
 // certificate lives, a member's until the hold is ended, so that a cluster
 // whose certificates all expired comes back.
 func (h *Hold) admits(now time.Time) bool {
-	return h.live(now) || h != nil && h.Profile == member.name
+	return h.live(now) || h != nil && h.IsMember()
 }
 
 // Missed says whether the holder should have renewed by now and did not: two
@@ -142,7 +145,7 @@ func (h *holds) memberAt(e Entry) string {
 		return ""
 	}
 	for name, s := range h.byName {
-		if name == e.Name || s.hold == nil || s.hold.Profile != member.name {
+		if name == e.Name || s.hold == nil || !s.hold.IsMember() {
 			continue
 		}
 		if slices.ContainsFunc(e.Addresses, func(a wire.Address) bool { return slices.Contains(s.hold.Addresses, a) }) {

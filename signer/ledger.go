@@ -32,6 +32,8 @@ type Ledger struct {
 	closing chan struct{} // closed when nothing more is accepted
 	done    chan struct{} // closed when the writer has ended
 
+	// While a batch is written holds is ahead of the disk: a reader may see a line that is
+	// undone. Only the writer sets head, and may read it without the lock.
 	mu    sync.RWMutex // guards holds and head
 	holds *holds
 	head  Head

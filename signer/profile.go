@@ -60,7 +60,9 @@ var (
 )
 
 // internal says whether a profile's certificates never leave the signer.
-func internal(name string) bool { return name == self.name || name == probe.name }
+func internal(name string) bool {
+	return slices.ContainsFunc([]*profile{client, member, self, probe}, func(p *profile) bool { return p.internal && p.name == name })
+}
 
 // ClientLife is how long a client's certificate is valid.
 const ClientLife = clientLife

@@ -137,8 +137,11 @@ func readRecord(path string, record any, version *int) error {
 	if err != nil {
 		return err
 	}
-	if err := decodeStrict(data, record); err != nil || *version != stateVersion {
-		return fmt.Errorf("%s is not a state file of version %d: restore the CA from a backup", path, stateVersion)
+	if err := decodeStrict(data, record); err != nil {
+		return fmt.Errorf("%s is damaged: restore the CA from a backup: %w", path, err)
+	}
+	if *version != stateVersion {
+		return fmt.Errorf("%s has the version %d, and this signerd knows %d: was it written by a newer one?", path, *version, stateVersion)
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ type keeper struct {
 	shepherd shepherd
 	urls     []string // of members, as they were saved last
 	trouble  string   // with etcd at the last look; empty: none
+	refused  string   // why etcd lets somebody not vote, at the last look
 	compared bool     // the head in etcd was held against the ledger
 	foreign  []byte   // the head in etcd that is not in the ledger; nil: none
 	saved    signer.Head
@@ -76,6 +77,7 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	for _, name := range promoted {
 		k.log.Info().Str("member", name).Msg("the member votes")
 	}
+	k.noteRefused(learners)
 	if err == nil {
 		// A member that cannot be given up must not keep the rest from its work.
 		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx))
@@ -148,6 +150,20 @@ func (k *keeper) note(err error) {
 	} else {
 		k.log.Info().Msg("etcd can be used again")
 	}
+}
+
+// noteRefused logs why members that are in sync may not vote, when that has changed.
+func (k *keeper) noteRefused(joining []peers.Joining) {
+	refused := ""
+	for _, j := range joining {
+		if j.Refused != nil {
+			refused += j.Name + ": " + j.Refused.Error() + "; "
+		}
+	}
+	if refused != k.refused && refused != "" {
+		k.log.Warn().Str("reason", refused).Msg("a member that joins may not vote yet")
+	}
+	k.refused = refused
 }
 
 // saveHead keeps the ledger's head in etcd, after it has compared the one that

@@ -91,7 +91,7 @@ func (w *watch) expiries(now time.Time) metrics.Expiries {
 			e.Missed++
 		}
 		first := &e.Client
-		if len(h.Addresses) > 0 {
+		if h.IsMember() {
 			first = &e.Member
 		} else if now.After(h.NotAfter) {
 			continue // it is missed, and not the next one any more

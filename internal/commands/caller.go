@@ -172,13 +172,13 @@ func (c *caller) may(command wire.Command) error {
 func (c *caller) repeats(command wire.Command) bool {
 	return slices.Contains(wire.Questions, command.Verb) || slices.ContainsFunc(c.held, func(h *signer.Hold) bool {
 		return commandOf(h) == command.String() ||
-			command.Verb == wire.Remove && command.Name == h.Name && len(h.Addresses) > 0
+			command.Verb == wire.Remove && command.Name == h.Name && h.IsMember()
 	})
 }
 
 // commandOf gives the command that repeats a hold.
 func commandOf(h *signer.Hold) string {
-	if len(h.Addresses) == 0 {
+	if !h.IsMember() {
 		return h.Name
 	}
 	return wire.Command{Verb: wire.Member, Name: h.Name, Addresses: h.Addresses}.String()

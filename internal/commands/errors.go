@@ -23,7 +23,8 @@ type said struct {
 
 // statuses is everything a client may learn of an error: its status and its
 // text, which is the error's own unless one stands here. The reason is for
-// whoever counts.
+// whoever counts. The first row counts that an error wraps: one that says more
+// stands above what it wraps too.
 var statuses = []said{
 	{errNoCommand, wire.Usage, "no_command", wire.UsageText},
 	{wire.ErrCommand, wire.Usage, "bad_command", ""},

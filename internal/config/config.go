@@ -298,6 +298,10 @@ func (r *reader) loopback(key, address string) {
 	}
 }
 
+// maxCommand is well below the time in which a certificate can become void (signer's
+// ledger), and what systemd gives the daemon to end.
+const maxCommand = 5 * time.Minute
+
 func (r *reader) limits(l Limits) {
 	if l.PerNamePerHour < 0 {
 		r.problem("limits: per_name_per_hour is negative")
@@ -307,6 +311,9 @@ func (r *reader) limits(l Limits) {
 		if field := front.Field(i); field.CanInt() && field.Int() <= 0 {
 			r.problem("limits: %s must be more than 0", front.Type().Field(i).Tag.Get("yaml"))
 		}
+	}
+	if l.Command > maxCommand {
+		r.problem("limits: command is %s, and at most %s: the ledger knows for so long that a certificate did not arrive", l.Command, maxCommand)
 	}
 	for _, network := range slices.Concat(l.Exempt, l.HealthChecks) {
 		if network != network.Masked() {

@@ -100,6 +100,7 @@ func TestRefused(t *testing.T) {
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nssh_profile: lax", "ssh_profile:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {per_name_per_hour: -1}", "per_name_per_hour is negative"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {connections: 0}", "connections must be more than 0"},
+		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {command: 6m}", "at most 5m0s"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1/8]}", "the network is 10.0.0.0/8"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {exempt: [10.0.0.1]}", ":7:"},
 		{"ledger: /var/lib/signerd/ledger", "ledger: /l\nlimits: {idel: 1s}", "field idel not found"},

@@ -1,6 +1,6 @@
 // Package member is this machine as a member of the etcd cluster: the key and
 // the certificates that it shows, the CAs that it trusts, and what its etcd
-// really serves. It changes nothing.
+// really serves. It changes nothing but a note of which CAs need not be loaded yet.
 package member
 
 import (
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -38,6 +39,10 @@ const (
 	PeerPort    = peers.PeerPort
 	MetricsPort = "2381"
 )
+
+// MaxSkew is how far this machine's clock may be from the signer's: a certificate begins
+// five minutes before it is signed.
+const MaxSkew = time.Minute
 
 // LocalEndpoint is the client URL of the etcd on this machine.
 const LocalEndpoint = "https://127.0.0.1:" + ClientPort

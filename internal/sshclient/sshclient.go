@@ -82,7 +82,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 			unknown = o.HostKey.check(host, remote, key)
 			return unknown
 		},
-		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
+		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}, // what a signer may have
 	})
 	if !stop() && err == nil {
 		err = ctx.Err()

@@ -3,6 +3,7 @@ package sshclient
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/pem"
 	"errors"
 	"io"
@@ -121,6 +122,32 @@ func serve(t *testing.T, hostKey ssh.Signer, listed ssh.PublicKey, answer script
 		}
 	}()
 	return listener.Addr().String()
+}
+
+// A signer may have a host key that is RSA.
+func TestRSAHostKey(t *testing.T) {
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostKey, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := newKey(t)
+	address := serve(t, hostKey, key.PublicKey(), func(string, []byte, ssh.Channel) (uint32, bool) { return 0, true })
+	for what, known := range map[string]HostKey{
+		"its own":   {Fingerprint: ssh.FingerprintSHA256(hostKey.PublicKey())},
+		"another's": {Fingerprint: ssh.FingerprintSHA256(key.PublicKey())},
+	} {
+		c, err := Dial(t.Context(), Options{Address: address, Keys: []ssh.Signer{key}, HostKey: known})
+		if err == nil {
+			err = c.Close()
+		}
+		if right := what == "its own"; right && err != nil || !right && !errors.Is(err, ErrHostKey) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
 
 func TestRun(t *testing.T) {

@@ -99,5 +99,5 @@ func LoadHostKey(path string) (ssh.Signer, error) {
 		}
 		return ssh.NewSignerWithAlgorithms(algorithms, []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256})
 	}
-	return nil, errors.New(path + ": the SSH host key must be Ed25519: ssh-keygen -t ed25519 -N '' -f " + path)
+	return nil, errors.New(path + ": the SSH host key must be Ed25519, or RSA: ssh-keygen -t ed25519 -N '' -f " + path)
 }
