@@ -21,6 +21,7 @@ func TestPages(t *testing.T) {
 	for _, host := range fleet.Names {
 		w.On(t, host, "sh", "-c", "cp -p /root/.ssh/id_ed25519 /mnt/operator; ssh-keygen -F "+w.Bed.Address(11)+" -f /etc/signerd/known_hosts | grep -v '^#' > /root/.ssh/known_hosts")
 	}
+	w.examples(t, "h2")
 	w.NewClient(t, "kubemaster-01")
 	t.Run("rotation", func(t *testing.T) { w.typePage(t, "rotation.md", 9) })
 	if t.Failed() {
@@ -29,6 +30,19 @@ func TestPages(t *testing.T) {
 	w.Well(t, time.Minute)
 	t.Run("restore", func(t *testing.T) { w.typePage(t, "restore.md", 5) })
 	w.newSigner(t)
+}
+
+// examples puts the package's examples onto a host: the hosts' base leaves documentation
+// out.
+func (w *world) examples(t *testing.T, host string) {
+	t.Helper()
+	const dir = "/usr/share/doc/signerd/examples/"
+	w.On(t, host, "mkdir", "-p", dir)
+	for _, name := range []string{"signerd-rotate.service", "signerd-rotate.timer"} {
+		if err := w.Bed.Push(host, "../../packaging/examples/"+name, dir+name); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // typePage types a page, which has so many blocks at least.
