@@ -142,15 +142,15 @@ func adopt(ctx context.Context, s *setup, alone bool) (err error) {
 	if alone {
 		return s.authority.TakeOver(0)
 	}
-	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
-	cluster, err := s.connect(authority)
+	signs := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
+	cluster, err := s.connect(signs)
 	if err != nil {
 		return exit(exitConfig, err)
 	}
 	defer cluster.Close() //nolint:errcheck // nothing is left to do on it
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	if err := rotation.New(authority, cluster, s.trust).Adopt(ctx); err != nil {
+	if err := rotation.New(signs, cluster, s.trust).Adopt(ctx); err != nil {
 		return exit(exitRetry, err)
 	}
 	return nil

@@ -93,15 +93,15 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent())
 	}
-	authority := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
-	cluster, err := s.connect(authority)
+	signs := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
+	cluster, err := s.connect(signs)
 	if err != nil {
 		return exit(exitConfig, err)
 	}
 	defer logClose(log, "etcd", cluster.Close)
-	desk := commands.New(authority, s.config.Clients, cluster, s.trust)
+	desk := commands.New(signs, s.config.Clients, cluster, s.trust)
 	restored := s.authority.Restored()
-	if err := mayStart(ctx, authority, desk.Rotation()); err != nil {
+	if err := mayStart(ctx, signs, desk.Rotation()); err != nil {
 		return err
 	}
 	for _, c := range s.trust {
@@ -136,7 +136,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", ledger.Head().Seq).
 		Msg("listening")
 
-	k := keeper{config: s.config, log: log, cluster: cluster, signer: authority, ledger: ledger, driver: desk.Rotation(), watch: watch, restored: restored}
+	k := keeper{config: s.config, log: log, cluster: cluster, signer: signs, ledger: ledger, driver: desk.Rotation(), watch: watch, restored: restored}
 	background, stop := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() {

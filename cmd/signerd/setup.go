@@ -79,12 +79,12 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 }
 
 // connect connects to etcd as signerd itself.
-func (s *setup) connect(authority *signer.Signer) (*peers.Cluster, error) {
+func (s *setup) connect(signs *signer.Signer) (*peers.Cluster, error) {
 	urls, err := endpoints(s.config)
 	if err != nil {
 		return nil, fmt.Errorf("reading where etcd was last: %w: remove %s, and the configuration counts alone", err, endpointsFile(s.config))
 	}
-	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: commands.NewSelf(authority).Certificate})
+	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: commands.NewSelf(signs).Certificate})
 }
 
 // roots gives the CAs by which signerd knows etcd.
