@@ -16,6 +16,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/signerd/signerd/internal/authkeys"
 	"github.com/signerd/signerd/internal/commands"
@@ -46,7 +47,7 @@ func newServe() *cobra.Command {
 // newLog logs to stderr: JSON lines for the journal, words for a terminal.
 func newLog() zerolog.Logger {
 	var log zerolog.Logger
-	if isTerminal(os.Stderr) {
+	if term.IsTerminal(int(os.Stderr.Fd())) {
 		log = zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr, TimeFormat: time.TimeOnly})
 	} else {
 		log = zerolog.New(os.Stderr)
