@@ -69,6 +69,23 @@ func RestoreAuthority(dir string, files map[string][]byte, now time.Time) (*Auth
 	return LoadAuthority(dir, now)
 }
 
+// liveLedger is how far back lines of the ledger can matter to who holds what: members'
+// certificates live for a month, and are renewed when a third of that is gone.
+const liveLedger = 60 * 24 * time.Hour
+
+// LiveLedgerFiles gives the names of the files of a ledger that can matter at now, in
+// their order; none if there is no ledger yet.
+func LiveLedgerFiles(dir string, now time.Time) ([]string, error) {
+	names, err := ledgerFiles(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	first := now.Add(-liveLedger).UTC().Format(fileLayout)
+	return slices.DeleteFunc(names, func(name string) bool { return name < first }), nil
+}
+
 // IsLedgerFile says whether a file of a ledger may be called so.
 func IsLedgerFile(name string) bool { return filePattern.MatchString(name) }
 

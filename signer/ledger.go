@@ -53,9 +53,9 @@ type pending struct {
 const maxBatch = 512
 
 // OpenLedger opens the ledger in dir, which is made if it is missing, for
-// writing by this process alone. It checks the chain through the files that can matter,
-// cuts off a batch that a crash left unfinished (nobody was answered from it) and says how
-// many bytes that were. Any other damage is a *DamageError.
+// writing by this process alone. It checks the whole chain, cuts off a batch
+// that a crash left unfinished (nobody was answered from it) and says how many
+// bytes that were. Any other damage is a *DamageError.
 func OpenLedger(dir string, options LedgerOptions) (l *Ledger, cut int64, err error) {
 	if err := errors.Join(os.MkdirAll(dir, 0o700), durable.SyncDir(filepath.Dir(dir))); err != nil {
 		return nil, 0, fmt.Errorf("opening the ledger: %w", err)
@@ -76,7 +76,7 @@ func OpenLedger(dir string, options LedgerOptions) (l *Ledger, cut int64, err er
 		done:    make(chan struct{}),
 		holds:   newHolds(options.PerNamePerHour),
 	}
-	end, err := replayLive(dir, func(e Entry) { l.holds.apply(e) })
+	end, err := replay(dir, func(e Entry) { l.holds.apply(e) })
 	if err == nil {
 		l.file, err = openLedgerFile(dir, end)
 	}

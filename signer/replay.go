@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -67,26 +66,11 @@ type Summary struct {
 	Torn  int64 // bytes of an unfinished batch at the end; nobody was answered
 }
 
-// liveFiles is of how many files, the last ones, the lines can matter to who holds what:
-// members' certificates live for a month, and are renewed when a third of that is gone. A
-// file has the lines of a day, whatever a clock that was wrong for a while has called it.
-const liveFiles = 61
-
-// LiveLedgerFiles gives the names of the files of a ledger that can matter to who holds
-// what, in their order; none if there is no ledger yet.
-func LiveLedgerFiles(dir string) ([]string, error) {
-	names, err := ledgerFiles(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return names[max(0, len(names)-liveFiles):], err
-}
-
 // ReadExpected gives what Expected does of a ledger on disk, which a daemon may be
-// writing to. The error is OpenLedger's.
+// writing to. The error is Verify's.
 func ReadExpected(dir string, now time.Time) ([]*Hold, error) {
 	all := newHolds(0)
-	if _, err := replayLive(dir, func(e Entry) { all.apply(e) }); err != nil {
+	if _, err := Verify(dir, func(e Entry) { all.apply(e) }); err != nil {
 		return nil, err
 	}
 	return all.expected(now), nil
@@ -136,19 +120,7 @@ func replay(dir string, visit func(Entry)) (tail, error) {
 	if err != nil {
 		return tail{}, fmt.Errorf("reading the ledger: %w", err)
 	}
-	return replayFiles(dir, names, visit)
-}
-
-// replayLive is replay for the files that can matter to who holds what.
-func replayLive(dir string, visit func(Entry)) (tail, error) {
-	names, err := LiveLedgerFiles(dir)
-	if err != nil {
-		return tail{}, fmt.Errorf("reading the ledger: %w", err)
-	}
-	return replayFiles(dir, names, visit)
-}
-
-func replayFiles(dir string, names []string, visit func(Entry)) (t tail, err error) {
+	var t tail
 	for i, name := range names {
 		if i > 0 && t.torn > 0 {
 			return tail{}, &DamageError{filepath.Join(dir, t.file), 0, "it ends in the middle of a batch, and a later file goes on"}

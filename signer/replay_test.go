@@ -105,61 +105,6 @@ func TestDamageIsNamed(t *testing.T) {
 	}
 }
 
-// A daemon starts on the days that can matter, however long the ledger is; Verify reads all
-// of it.
-func TestLiveFiles(t *testing.T) {
-	const days = liveFiles + 10
-	dir := t.TempDir()
-	l, _, err := OpenLedger(dir, LedgerOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for day := range days {
-		if err := l.Take(t.Context(), issue(fmt.Sprintf("node-%d", day), "k", noon.AddDate(0, 0, day)), Ask); err != nil {
-			t.Fatal(err)
-		}
-	}
-	head := l.Head()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	names, err := LiveLedgerFiles(dir)
-	if err != nil || len(names) != liveFiles || names[0] != noon.AddDate(0, 0, 10).Format(fileLayout) {
-		t.Fatalf("the files that can matter are %v, %v", names, err)
-	}
-	if s, err := Verify(dir, nil); err != nil || s.Files != days || s.Head != head {
-		t.Errorf("verified: %+v, %v", s, err)
-	}
-	for day, damaged := range map[int]bool{9: false, 10: true} {
-		path := filepath.Join(dir, noon.AddDate(0, 0, day).Format(fileLayout))
-		whole, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, bytes.Replace(whole, []byte("node-"), []byte("mode-"), 1), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Verify(dir, nil); err == nil {
-			t.Errorf("day %d is damaged, and verified", day)
-		}
-		again, _, err := OpenLedger(dir, LedgerOptions{})
-		if (err != nil) != damaged {
-			t.Errorf("day %d is damaged: %v", day, err)
-		}
-		if err == nil {
-			if again.Head() != head || len(again.Expected(noon)) == 0 {
-				t.Errorf("the head is %v", again.Head())
-			}
-			if err := again.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.WriteFile(path, whole, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // FuzzReplay: whatever the file holds, it is read, or refused with a place; and
 // what is read can be written on.
 func FuzzReplay(f *testing.F) {

@@ -140,7 +140,7 @@ func (s Source) write(out io.Writer, recipients []age.Recipient, now time.Time) 
 			return err
 		}
 	}
-	names, err := signer.LiveLedgerFiles(s.Config.Ledger)
+	names, err := signer.LiveLedgerFiles(s.Config.Ledger, now)
 	if err != nil {
 		return err
 	}
