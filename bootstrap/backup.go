@@ -37,11 +37,22 @@ func canonicalRecipients(texts []string) []string {
 	return all
 }
 
+// recipientsText gives recipients as a person compares them; empty ones as something else.
+func recipientsText(texts []string, none string) string {
+	if slices.Equal(texts, []string{NoBackup}) {
+		return NoBackup
+	}
+	if len(texts) == 0 {
+		return none
+	}
+	return strings.Join(canonicalRecipients(texts), ", ")
+}
+
 // planBackup decides who can open a backup of the signer. Who is asked and goes away has
 // ended the run.
 func (b *boot) planBackup(ctx context.Context, p *preflight, o InitOptions) error {
 	said := o.BackupRecipients
-	if len(said) == 0 && o.Ask != nil && !o.DryRun {
+	if len(said) == 0 && o.Ask != nil && !o.DryRun && p.verdict() == nil { // or somebody would be asked in vain
 		answer, err := o.Ask(ctx)
 		if err != nil {
 			return fmt.Errorf("%w: asking who can open the backup: %w", ErrPreflight, err)

@@ -62,7 +62,7 @@ func (p *preflight) same(when time.Time, options [][3]string) {
 		switch option, said, begun := o[0], o[1], o[2]; {
 		case said == "" || said == begun:
 		case begun == "":
-			p.problem("%s is %q, and what was begun on %s is without it: run it again without the option", option, said, when.UTC().Format(time.DateTime))
+			p.problem("%s is %q, and what was begun on %s has none: run it again without the option", option, said, when.UTC().Format(time.DateTime))
 		default:
 			p.problem("%s is %q, and what was begun on %s has %q: run it again with that, or without the option",
 				option, said, when.UTC().Format(time.DateTime), begun)

@@ -317,6 +317,29 @@ func TestPlanBackup(t *testing.T) {
 	}
 }
 
+// The same recipients again are the same in whatever spelling; none is not somebody.
+func TestSameRecipients(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFkRV0Z5GbIWBlnCLBg1CCgZC2XIDQyY2QKt3gIAlBgd"
+	for _, test := range []struct {
+		said, begun []string
+		same        bool
+	}{
+		{nil, nil, true},
+		{nil, []string{key}, true},
+		{[]string{key + " a comment\n"}, []string{key}, true},
+		{[]string{"none"}, nil, true},
+		{[]string{"none"}, []string{key}, false},
+		{[]string{key}, nil, false},
+		{[]string{key, "age1x"}, []string{key}, false},
+	} {
+		p := &preflight{}
+		p.same(time.Now(), [][3]string{{"--backup-recipient", recipientsText(test.said, ""), recipientsText(test.begun, NoBackup)}})
+		if err := p.verdict(); (err == nil) != test.same {
+			t.Errorf("%q, and begun %q: %v", test.said, test.begun, err)
+		}
+	}
+}
+
 func TestParsePins(t *testing.T) {
 	one, other := strings.Repeat("ab", 32), strings.Repeat("01", 32)
 	colons := strings.TrimSuffix(strings.Repeat("AB:", 32), ":") // as openssl x509 -fingerprint prints it

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/signerd/signerd/internal/backup"
 	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
@@ -85,10 +86,16 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	p := &preflight{observe: b.observe}
 	state := p.machine(ctx, b.now())
 	if b.journal != nil {
+		if said := canonicalRecipients(o.BackupRecipients); len(said) > 0 {
+			if _, err := backup.ParseRecipients(said); err != nil { // it is not to be repeated
+				p.misused("--backup-recipient: %w", err)
+				return p.verdict()
+			}
+		}
 		p.same(b.journal.Begun, [][3]string{
 			{"--cluster", o.Cluster, b.plan.Cluster}, {"--name", o.Name, b.plan.Name}, {"--listen", o.Listen, b.plan.Listen},
 			{"--address", canonical(o.Addresses), joined(b.plan.Addresses)}, {"--authorize", absolute(o.Authorize), b.plan.Authorize}, {"--key", o.CAKey, b.plan.CAKey},
-			{"--backup-recipient", strings.Join(canonicalRecipients(o.BackupRecipients), ", "), strings.Join(b.plan.BackupRecipients, ", ")},
+			{"--backup-recipient", recipientsText(o.BackupRecipients, ""), recipientsText(b.plan.BackupRecipients, NoBackup)},
 		})
 		return p.verdict()
 	}
@@ -118,10 +125,8 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	if err := canListen(ctx, b.plan.Listen); err != nil {
 		p.problem("the signer cannot listen on %s: %w: if that is sshd, move it (Port in /etc/ssh/sshd_config) or give --listen :2222 or another port", b.plan.Listen, err)
 	}
-	if p.verdict() == nil { // or somebody would be asked in vain
-		if err := b.planBackup(ctx, p, o); err != nil {
-			return err
-		}
+	if err := b.planBackup(ctx, p, o); err != nil {
+		return err
 	}
 	return p.verdict()
 }

@@ -219,6 +219,13 @@ type hugeKey struct{ gossh.Signer }
 
 func (hugeKey) PublicKey() gossh.PublicKey { return hugeRSA{} }
 
+// With a signature algorithm that is taken the server has to read the key.
+func (hugeKey) Algorithms() []string { return []string{gossh.KeyAlgoRSASHA512} }
+
+func (k hugeKey) SignWithAlgorithm(random io.Reader, data []byte, _ string) (*gossh.Signature, error) {
+	return k.Sign(random, data)
+}
+
 type hugeRSA struct{}
 
 func (hugeRSA) Type() string { return gossh.KeyAlgoRSA }

@@ -209,7 +209,7 @@ func (s *nameState) issue(e Entry) {
 }
 
 // withIssuer adds the issuer of a certificate. Those whose certificates have all expired
-// long ago are left out: a clock that was ahead for a while must not forget what lives.
+// a week ago are left out: a clock that was ahead by less must not forget what lives.
 func withIssuer(issuers []issuer, e Entry) []issuer {
 	added := issuer{e.Generation, e.NotAfter}
 	var kept []issuer

@@ -77,8 +77,8 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	for _, name := range promoted {
 		k.log.Info().Str("member", name).Msg("the member votes")
 	}
-	k.noteRefused(learners)
 	if err == nil {
+		k.noteRefused(learners)
 		// A member that cannot be given up must not keep the rest from its work.
 		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx))
 		k.saveURLs()

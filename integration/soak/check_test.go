@@ -84,7 +84,7 @@ func (l *life) check(t *testing.T) (all []broken) {
 			add(leaves, "%s gets none at the end: %v", n.name, err)
 		}
 		for _, port := range ports(l.members(), "2379") {
-			if err := n.refused(t.Context(), port); err != nil {
+			if err := n.refused(t.Context(), port, false); err != nil {
 				add(leaves, "%v", err)
 			}
 		}
@@ -136,12 +136,18 @@ func (l *life) checkActive(t *testing.T, add func(promise, format string, args .
 	}
 }
 
-// size is what of signerd might grow.
-type size struct{ goroutines, files, megabytes int }
+// size is what of a signerd might grow.
+type size struct {
+	process                      float64 // when it was started, in seconds since 1970
+	goroutines, files, megabytes int
+}
 
-func (l *life) size(t *testing.T) (s size) {
-	t.Helper()
-	page := l.On(t, "h1", "bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9289; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`)
+// size asks signerd for its size; false: it is off, or in the middle of something.
+func (l *life) size() (s size, ok bool) {
+	page, err := l.Bed.Exec("h1", "bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9289; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; timeout 5 cat <&3`)
+	if err != nil {
+		return size{}, false
+	}
 	for line := range strings.Lines(page) {
 		name, text, _ := strings.Cut(strings.TrimSpace(line), " ")
 		value, err := strconv.ParseFloat(text, 64)
@@ -149,6 +155,8 @@ func (l *life) size(t *testing.T) (s size) {
 			continue
 		}
 		switch name {
+		case "process_start_time_seconds":
+			s.process = value
 		case "go_goroutines":
 			s.goroutines = int(value)
 		case "process_open_fds":
@@ -157,24 +165,45 @@ func (l *life) size(t *testing.T) (s size) {
 			s.megabytes = int(value) >> 20
 		}
 	}
-	if s.goroutines == 0 || s.files == 0 || s.megabytes == 0 {
-		t.Fatalf("the metrics lack something: %+v", s)
-	}
-	return s
+	return s, s.process > 0 && s.goroutines > 0 && s.files > 0 && s.megabytes > 0
 }
 
-// grown says what is more than at the beginning, beyond what comes and goes.
-func (s size) grown(from size) []broken {
-	var all []broken
-	for _, of := range []struct {
-		what             string
-		now, then, slack int
-	}{{"goroutines", s.goroutines, from.goroutines, 20}, {"files", s.files, from.files, 10}, {"megabytes", s.megabytes, from.megabytes, 20}} {
-		if of.now > of.then+of.slack {
-			all = append(all, broken{growth, fmt.Sprintf("%d %s, and %d at the beginning", of.now, of.what, of.then)})
+// sizes asks every few seconds, until ctx ends.
+func (l *life) sizes(ctx context.Context) (all []size) {
+	for ctx.Err() == nil {
+		if s, ok := l.size(); ok {
+			all = append(all, s)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Second):
 		}
 	}
 	return all
+}
+
+// grown compares the last size of each process with its first one, beyond what comes and
+// goes.
+func grown(all []size) (found []broken) {
+	first, last := map[float64]size{}, map[float64]size{}
+	for _, s := range all {
+		if _, there := first[s.process]; !there {
+			first[s.process] = s
+		}
+		last[s.process] = s
+	}
+	for process, now := range last {
+		then := first[process]
+		for _, of := range []struct {
+			what             string
+			now, then, slack int
+		}{{"goroutines", now.goroutines, then.goroutines, 20}, {"files", now.files, then.files, 10}, {"megabytes", now.megabytes, then.megabytes, 20}} {
+			if of.now > of.then+of.slack {
+				found = append(found, broken{growth, fmt.Sprintf("%d %s, and %d at the beginning", of.now, of.what, of.then)})
+			}
+		}
+	}
+	return found
 }
 
 // watch asks members with what nodes have, all the time. What is refused is a promise not
@@ -183,7 +212,7 @@ func (l *life) watch(ctx context.Context, report func(broken)) {
 	for i := 0; ctx.Err() == nil; i++ {
 		n := l.nodes[i%len(l.nodes)]
 		all := ports(l.members(), "2379")
-		if err := n.refused(ctx, all[i/len(l.nodes)%len(all)]); err != nil && ctx.Err() == nil {
+		if err := n.refused(ctx, all[i/len(l.nodes)%len(all)], true); err != nil && ctx.Err() == nil {
 			report(broken{leaves, err.Error()})
 		}
 		select {

@@ -112,12 +112,16 @@ func (n *node) live(ctx context.Context, random *mathrand.Rand) {
 
 // release ends the hold of the name, and the node is a machine made anew.
 func (n *node) release() {
-	if _, err := n.ask("", "release", n.name); err == nil {
+	_, err := n.ask("", "release", n.name)
+	if err == nil {
 		n.key = newKey()
+	}
+	if err != nil && lab.ExitCode(err) != 255 { // then it may have been done
+		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.released, n.leaf = append(n.released, time.Now()), nil // it may have been done even so
+	n.released, n.leaf = append(n.released, time.Now()), nil
 }
 
 // startOver ends the hold of the name without another key: what the node has is new, and
@@ -221,8 +225,9 @@ func (n *node) config() *tls.Config {
 }
 
 // refused says why a member's port does not take what the node has, or the node what the
-// member shows; nil: it does, or the member cannot be reached, or there is nothing to show.
-func (n *node) refused(ctx context.Context, port string) error {
+// member shows; nil: it does, or there is nothing to show, or, while faults happen, the
+// member cannot be reached or has another clock.
+func (n *node) refused(ctx context.Context, port string, faults bool) error {
 	n.mu.Lock()
 	leaf, roots := n.leaf, n.roots
 	n.mu.Unlock()
@@ -236,6 +241,8 @@ func (n *node) refused(ctx context.Context, port string) error {
 	switch {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("%s does not accept what %s shows: %w", n.name, port, err)
+	case err != nil && !faults:
+		return fmt.Errorf("%s of %s at rest: %w", port, n.name, err)
 	case err != nil || admitted:
 		return nil
 	}

@@ -49,6 +49,10 @@ var plants = []plant{
 		"no gate for clients", "internal/rotation/gate.go", "need.ofMembers(ports), d.ofClients(need))", "need.ofMembers(ports))",
 		[]string{leaves}, quiet,
 	},
+	{
+		"a goroutine stays", "internal/sshfront/server.go", "\tgrowStack()\n", "\tgrowStack()\n\tgo func() { select {} }()\n",
+		[]string{growth}, quiet,
+	},
 }
 
 // quiet lets nothing happen.

@@ -114,10 +114,10 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(20 * time.Second)
-	before := l.size(t)
 	watching, stopWatching := context.WithCancel(ctx)
 	rest.Go(func() { l.watch(watching, l.report) })
+	var sizes []size
+	rest.Go(func() { sizes = l.sizes(watching) })
 	rotating, stopRotating := context.WithCancel(ctx)
 	rotations := 0
 	rest.Go(func() { rotations = l.rotates(rotating, rand.New(rand.NewPCG(seed, 100)), until) })
@@ -148,9 +148,11 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 	for _, n := range l.nodes {
 		denied += n.denied
 	}
-	after := l.size(t)
-	t.Logf("%d times somebody else was denied a name; %+v at the beginning, %+v at the end", denied, before, after)
-	return slices.Concat(l.broken, after.grown(before), l.check(t))
+	if len(sizes) < 5 {
+		t.Fatalf("signerd told its size %d times", len(sizes))
+	}
+	t.Logf("%d times somebody else was denied a name; %+v at the beginning, %+v at the end", denied, sizes[0], sizes[len(sizes)-1])
+	return slices.Concat(l.broken, grown(sizes), l.check(t))
 }
 
 // rotates replaces the CA again and again until a time, now and then there and back. One

@@ -299,7 +299,7 @@ func (r *reader) loopback(key, address string) {
 }
 
 // maxCommand is well below the time in which a certificate can become void (signer's
-// ledger), and what systemd gives the daemon to end.
+// ledger).
 const maxCommand = 5 * time.Minute
 
 func (r *reader) limits(l Limits) {

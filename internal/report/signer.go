@@ -1,6 +1,8 @@
 package report
 
 import (
+	"errors"
+	"io/fs"
 	"time"
 
 	"github.com/signerd/signerd/signer"
@@ -21,6 +23,9 @@ func Signer(authority *signer.Authority, ledger string, now time.Time) []Finding
 		all = append(all, f)
 	}
 	holds, err := signer.ReadExpected(ledger, now)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all // nothing was signed yet
+	}
 	if err != nil {
 		return append(all, Broken("ledger", ledger, err)...)
 	}

@@ -83,11 +83,16 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 	return nil
 }
 
+// expired is what a server of Go's says of a certificate that is not valid by its clock
+// (crypto/tls has no value for it).
+const expired = "tls: expired certificate"
+
 // ofMembers gives the ports that are in the way.
 func (n *needed) ofMembers(ports []port) []blocker {
 	const (
-		syncs  = "signerd sync there sees to it; journalctl -u signerd-sync says why it has not yet, or that the clocks differ"
+		syncs  = "signerd sync there sees to it; journalctl -u signerd-sync says why it has not yet"
 		looked = "bring it back, or remove it"
+		clocks = "its clock and the signer's differ: set the one that is wrong (timedatectl)"
 	)
 	var all []blocker
 	for _, p := range ports {
@@ -95,6 +100,8 @@ func (n *needed) ofMembers(ports []port) []blocker {
 			all = append(all, blocker{p.member, strings.TrimSpace(p.address + " " + fmt.Sprintf(format, args...)), helps})
 		}
 		switch {
+		case p.trouble != nil && strings.Contains(p.trouble.Error(), expired):
+			add(clocks, "takes a new certificate for one that is not valid")
 		case p.trouble != nil:
 			add(looked, "cannot be seen: %v", p.trouble)
 		case n.serves != nil && p.serves != n.serves.ID:

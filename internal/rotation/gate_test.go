@@ -65,6 +65,7 @@ func TestPortsInTheWay(t *testing.T) {
 		{retire, port{serves: "old", admits: both}, "does not serve a certificate by next"},
 		{retire, port{serves: "", admits: both}, "does not serve a certificate by next"},
 		{retire, port{serves: "next", admits: both, trouble: errors.New("off")}, "cannot be seen: off"},
+		{retire, port{trouble: errors.New("remote error: tls: expired certificate")}, "takes a new certificate for one that is not valid"},
 		{finish, port{serves: "next", admits: onlyNew}, ""},
 		{finish, port{serves: "old", admits: onlyNew}, ""},
 		{finish, port{serves: "next", admits: both}, "still accepts certificates by old"},

@@ -65,11 +65,25 @@ func (r receiver) Read(p []byte) (int, error) {
 	if c.raw != nil {
 		quickAck(c.raw)
 	}
+	before := c.beforeLogin()
+	if before {
+		c.ticket.waits(true)
+	}
 	n, err := c.Conn.Read(p)
+	if before {
+		c.ticket.waits(false)
+	}
 	if n > 0 && c.firstRead() {
 		c.ticket.reached(talking)
 	}
 	return n, err
+}
+
+// beforeLogin says whether the client has to log in still.
+func (c *conn) beforeLogin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.login
 }
 
 // firstRead says whether this is the first byte that came.

@@ -23,8 +23,9 @@ var (
 // errMadeRoom is why a connection was ended that had not logged in.
 var errMadeRoom = errors.New("it had not logged in, and made room for another connection")
 
-// patience is how long a connection may take to offer a key before it has to make room
-// for one that is no better.
+// patience is how long the server waits for a client that has not offered a key before its
+// connection has to make room for one that is no better. What the server itself takes does
+// not count: under load nobody would ever come to an end.
 const patience = time.Second
 
 // guard counts connections, in all and for each source.
@@ -48,15 +49,16 @@ type source struct {
 	rate *rate.Limiter
 }
 
-func newGuard(limits Limits) (*guard, error) {
+// newGuard makes a guard that can know so many sources at least.
+func newGuard(limits Limits, known int) (*guard, error) {
 	// Room for every source with an open connection, and one more.
 	size := max(maxSources, limits.Connections+1)
 	sources, err := lru.New[netip.Prefix, *source](size)
 	if err != nil {
 		return nil, err
 	}
-	known, err := lru.New[netip.Prefix, struct{}](maxSources)
-	return &guard{limits: limits, sources: sources, size: size, known: known, now: time.Now}, err
+	remembered, err := lru.New[netip.Prefix, struct{}](max(maxSources, 2*known))
+	return &guard{limits: limits, sources: sources, size: size, known: remembered, now: time.Now}, err
 }
 
 // know makes a source one from which somebody has logged in.
@@ -75,9 +77,9 @@ const (
 type ticket struct {
 	guard   *guard
 	network netip.Prefix
-	source  *source // nil: exempt
-	known   bool    // exempt, or somebody has logged in from there
-	begun   time.Time
+	source  *source   // nil: exempt
+	known   bool      // exempt, or somebody has logged in from there
+	idle    time.Time // since when the server waits for the client's bytes; zero: it does not
 	hangUp  func()
 	stage   stage
 	unauth  bool
@@ -98,7 +100,7 @@ func (g *guard) admit(address netip.Addr, hangUp func()) (*ticket, error) {
 }
 
 func (g *guard) decide(address netip.Addr, hangUp func()) (t, victim *ticket, err error) {
-	t = &ticket{guard: g, network: networkOf(address), begun: g.now(), hangUp: hangUp, unauth: true}
+	t = &ticket{guard: g, network: networkOf(address), hangUp: hangUp, unauth: true}
 	if !anyContains(g.limits.Exempt, address) {
 		from := g.sourceOf(t.network)
 		switch {
@@ -131,15 +133,16 @@ func (g *guard) decide(address netip.Addr, hangUp func()) (t, victim *ticket, er
 }
 
 // roomFor gives the connection before login that has to make room for another one: for a
-// known source any that is not, and else one that has taken its time; of these the one that
-// has come least far, and the oldest. It is nil if there is none, or if so many are leaving
-// already that the limits would mean nothing.
+// known source any that is not, and else one whose client takes its time; of these the one
+// that has come least far, and the oldest. It is nil if there is none, or if so many are
+// leaving already that the limits would mean nothing.
 func (g *guard) roomFor(newcomer *ticket) (victim *ticket) {
 	if g.leaving >= g.limits.Unauthenticated {
 		return nil
 	}
+	now := g.now()
 	for _, t := range g.waiting {
-		late := t.known == newcomer.known && t.stage < asking && newcomer.begun.Sub(t.begun) >= patience
+		late := t.known == newcomer.known && t.stage < asking && !t.idle.IsZero() && now.Sub(t.idle) >= patience
 		if better := newcomer.known && !t.known; !better && !late {
 			continue
 		}
@@ -192,6 +195,16 @@ func (t *ticket) add(open, unauth int) {
 	if t.source != nil {
 		t.source.open += open
 		t.source.unauth += unauth
+	}
+}
+
+// waits notes whether the server waits for the client.
+func (t *ticket) waits(waits bool) {
+	t.guard.mu.Lock()
+	defer t.guard.mu.Unlock()
+	t.idle = time.Time{}
+	if waits && t.unauth {
+		t.idle = t.guard.now()
 	}
 }
 

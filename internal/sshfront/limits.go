@@ -39,7 +39,7 @@ const (
 	// refusalPatience is how long a refused client may take to begin to send.
 	refusalPatience = 100 * time.Millisecond
 
-	maxSources = 4096 // addresses remembered for their rate
+	maxSources = 4096 // addresses remembered for their rate, and at least so many as known
 )
 
 // filesBeside are open files that are no client's connection.

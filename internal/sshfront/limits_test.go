@@ -90,7 +90,7 @@ func TestGuard(t *testing.T) {
 	limits := testLimits()
 	limits.Connections, limits.Unauthenticated, limits.PerSource, limits.PerSourceUnauth, limits.PerSourcePerSecond = 6, 5, 3, 2, 1000
 	limits.Exempt = []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}
-	g := must(newGuard(limits))
+	g := must(newGuard(limits, 0))
 	admit := func(source string, want error) *ticket {
 		t.Helper()
 		ticket, err := g.admit(netip.MustParseAddr(source), func() {})
@@ -130,7 +130,7 @@ func TestGuard(t *testing.T) {
 	// Many sources do not make the counts of one with open connections forgotten.
 	limits = testLimits()
 	limits.PerSource = 1
-	g = must(newGuard(limits))
+	g = must(newGuard(limits, 0))
 	kept := admit("10.0.0.1", nil)
 	for i := range 2 * maxSources {
 		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil).end()
@@ -140,7 +140,7 @@ func TestGuard(t *testing.T) {
 
 	// Nor do as many sources with open connections as the limits let in.
 	limits.Connections, limits.Unauthenticated = 2*maxSources, 2*maxSources
-	g = must(newGuard(limits))
+	g = must(newGuard(limits, 0))
 	for i := range 2 * maxSources {
 		admit(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}).String(), nil)
 	}
@@ -149,7 +149,7 @@ func TestGuard(t *testing.T) {
 
 	limits = testLimits()
 	limits.PerSourcePerSecond = 3
-	g = must(newGuard(limits))
+	g = must(newGuard(limits, 0))
 	for range 3 {
 		admit("10.0.0.1", nil).end()
 	}
@@ -208,7 +208,7 @@ func TestHealthChecksAreQuiet(t *testing.T) {
 func TestRoom(t *testing.T) {
 	limits := testLimits()
 	limits.Connections, limits.Unauthenticated, limits.PerSource, limits.PerSourceUnauth = 100, 3, 100, 100
-	g := must(newGuard(limits))
+	g := must(newGuard(limits, 0))
 	now := time.Now()
 	g.now = func() time.Time { return now }
 	var gone []string
@@ -217,7 +217,9 @@ func TestRoom(t *testing.T) {
 		ticket, err := g.admit(netip.MustParseAddr(source), func() { gone = append(gone, source) })
 		if errors.Is(err, errUnauthFull) {
 			gone = append(gone, "refused")
+			return nil
 		}
+		ticket.waits(true)
 		return ticket
 	}
 	expect := func(sources ...string) {
@@ -241,6 +243,15 @@ func TestRoom(t *testing.T) {
 	expect()
 	admit("10.0.1.4")
 	expect("refused") // nobody has taken its time yet
+	now = now.Add(patience)
+	for _, t := range []*ticket{talks, third} {
+		t.waits(false)
+	}
+	admit("10.0.1.4")
+	expect("refused") // the server has their bytes, and not come to them yet
+	for _, t := range []*ticket{talks, third} {
+		t.waits(true)
+	}
 	now = now.Add(patience)
 	admit("10.0.1.4")
 	fifth := admit("10.0.1.5")
@@ -296,6 +307,23 @@ func TestSilentOnesMakeRoom(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log is %s", s.log)
 		}
+	}
+}
+
+// Sources that are named at the start are known, however many they are.
+func TestKnown(t *testing.T) {
+	var known []netip.Addr
+	for i := range 2 * maxSources {
+		known = append(known, netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}))
+	}
+	s := must(New(Options{HostKey: newKey(), Profile: Compatible, Limits: testLimits(), Known: known}))
+	for _, address := range []string{"11.0.0.0", "11.0.31.255"} {
+		if !s.guard.known.Contains(networkOf(netip.MustParseAddr(address))) {
+			t.Errorf("%s is not known", address)
+		}
+	}
+	if s.guard.known.Contains(networkOf(netip.MustParseAddr("11.1.0.0"))) {
+		t.Error("one that was not named is known")
 	}
 }
 

@@ -62,7 +62,7 @@ func New(options Options) (*Server, error) {
 	if err := Check(options.Profile, options.Limits); err != nil {
 		return nil, err
 	}
-	guard, err := newGuard(options.Limits)
+	guard, err := newGuard(options.Limits, len(options.Known))
 	if err != nil {
 		return nil, err
 	}
