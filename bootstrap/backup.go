@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,15 +38,27 @@ func canonicalRecipients(texts []string) []string {
 	return all
 }
 
-// recipientsText gives recipients as a person compares them; empty ones as something else.
-func recipientsText(texts []string, none string) string {
-	if slices.Equal(texts, []string{NoBackup}) {
-		return NoBackup
+// recipientsText gives canonical recipients as a person compares them.
+func recipientsText(canonical []string) string {
+	return cmp.Or(strings.Join(canonical, ", "), NoBackup)
+}
+
+// sameRecipients gives what is said of recipients now and what was begun, as same wants
+// it. What cannot be a recipient is a problem that does not repeat it.
+func (b *boot) sameRecipients(p *preflight, said []string) [3]string {
+	option := [3]string{"--backup-recipient", "", recipientsText(b.plan.BackupRecipients)}
+	if len(said) == 0 {
+		return option
 	}
-	if len(texts) == 0 {
-		return none
+	canonical := canonicalRecipients(said)
+	if len(canonical) > 0 {
+		if _, err := backup.ParseRecipients(canonical); err != nil {
+			p.misused("--backup-recipient: %w", err)
+			return option
+		}
 	}
-	return strings.Join(canonicalRecipients(texts), ", ")
+	option[1] = recipientsText(canonical)
+	return option
 }
 
 // planBackup decides who can open a backup of the signer. Who is asked and goes away has

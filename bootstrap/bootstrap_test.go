@@ -333,7 +333,8 @@ func TestSameRecipients(t *testing.T) {
 		{[]string{key, "age1x"}, []string{key}, false},
 	} {
 		p := &preflight{}
-		p.same(time.Now(), [][3]string{{"--backup-recipient", recipientsText(test.said, ""), recipientsText(test.begun, NoBackup)}})
+		b := &boot{plan: plan{BackupRecipients: test.begun}}
+		p.same(time.Now(), [][3]string{b.sameRecipients(p, test.said)})
 		if err := p.verdict(); (err == nil) != test.same {
 			t.Errorf("%q, and begun %q: %v", test.said, test.begun, err)
 		}

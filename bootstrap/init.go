@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/signerd/signerd/internal/backup"
 	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
@@ -86,16 +85,10 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	p := &preflight{observe: b.observe}
 	state := p.machine(ctx, b.now())
 	if b.journal != nil {
-		if said := canonicalRecipients(o.BackupRecipients); len(said) > 0 {
-			if _, err := backup.ParseRecipients(said); err != nil { // it is not to be repeated
-				p.misused("--backup-recipient: %w", err)
-				return p.verdict()
-			}
-		}
 		p.same(b.journal.Begun, [][3]string{
 			{"--cluster", o.Cluster, b.plan.Cluster}, {"--name", o.Name, b.plan.Name}, {"--listen", o.Listen, b.plan.Listen},
 			{"--address", canonical(o.Addresses), joined(b.plan.Addresses)}, {"--authorize", absolute(o.Authorize), b.plan.Authorize}, {"--key", o.CAKey, b.plan.CAKey},
-			{"--backup-recipient", recipientsText(o.BackupRecipients, ""), recipientsText(b.plan.BackupRecipients, NoBackup)},
+			b.sameRecipients(p, o.BackupRecipients),
 		})
 		return p.verdict()
 	}

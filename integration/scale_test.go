@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,16 +9,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	mathrand "math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	gossh "golang.org/x/crypto/ssh"
-
-	"github.com/signerd/signerd/integration/lab"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -53,6 +48,7 @@ func TestAllAtOnce(t *testing.T) {
 		}
 		requests[i] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 	}
+	v := &victim{Lab: l, address: l.Address(1) + ":2222"}
 	began := time.Now()
 	took, tries := make([]time.Duration, nodes), make([]int, nodes)
 	var group sync.WaitGroup
@@ -60,7 +56,7 @@ func TestAllAtOnce(t *testing.T) {
 		group.Go(func() {
 			for took[i] == 0 && time.Since(began) < 10*time.Minute {
 				tries[i]++
-				if asksOnce(t.Context(), l.Address(1)+":2222", fmt.Sprintf("127.%d.%d.%d", 230+i/60_000, i%60_000/240, 1+i%240), config, numbered(i), requests[i]) == nil {
+				if v.certifies(t.Context(), fmt.Sprintf("127.%d.%d.%d", 230+i/60_000, i%60_000/240, 1+i%240), config, numbered(i), requests[i]) == nil {
 					took[i] = time.Since(began)
 					return
 				}
@@ -82,29 +78,6 @@ func TestAllAtOnce(t *testing.T) {
 }
 
 func numbered(i int) string { return fmt.Sprintf("kubemaster-%06d", i) }
-
-// asksOnce logs in from an address and asks for a certificate.
-func asksOnce(ctx context.Context, signer, from string, config *gossh.ClientConfig, name, request string) error {
-	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}).DialContext(ctx, "tcp", signer)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return err
-	}
-	login, channels, others, err := gossh.NewClientConn(c, signer, config)
-	if err != nil {
-		return err
-	}
-	client := gossh.NewClient(login, channels, others)
-	defer client.Close()
-	out, said, status, err := lab.Ask(client, name, request)
-	if err == nil && (status != 0 || !strings.Contains(out, "BEGIN CERTIFICATE")) {
-		err = fmt.Errorf("status %d: %s", status, said)
-	}
-	return err
-}
 
 // A signer starts on a day of a ledger in which every node has renewed three times.
 func TestLedgerOfMany(t *testing.T) {

@@ -35,7 +35,7 @@ func (a *Authority) Export() (map[string][]byte, error) {
 }
 
 // exported are the names of the files that an authority may have.
-var exported = regexp.MustCompile(`^([0-9a-f]{8}\.(key|crt|cross\.crt)|` + regexp.QuoteMeta(stateFile) + `)$`)
+var exported = regexp.MustCompile(`^(` + idPattern + `\.(key|crt|cross\.crt)|` + regexp.QuoteMeta(stateFile) + `)$`)
 
 // RestoreAuthority makes dir, which must not hold anything yet, what Export gave. It has
 // to take over before it signs, and what was signed before may not be in the ledger.

@@ -88,8 +88,10 @@ func (s set) generations() []generationState {
 	return all
 }
 
-// idForm is what generations are called, and so the beginning of their files' names.
-var idForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+// idPattern is what generations are called, and so the beginning of their files' names.
+const idPattern = `[0-9a-f]{8}`
+
+var idForm = regexp.MustCompile(`^` + idPattern + `$`)
 
 func readState(dir string) (state, error) {
 	var s state

@@ -51,14 +51,19 @@ func (w *World) Ports(port string) []string {
 	return all
 }
 
+// Endpoints gives the client URL of each member.
+func (w *World) Endpoints() []string {
+	var all []string
+	for _, address := range w.Ports("2379") {
+		all = append(all, "https://"+address)
+	}
+	return all
+}
+
 // Write writes to all members.
 func (w *World) Write(t *testing.T, c *Client, perSecond int) *load.Load {
 	t.Helper()
-	var endpoints []string
-	for _, address := range w.Ports("2379") {
-		endpoints = append(endpoints, "https://"+address)
-	}
-	writes, err := load.Start(endpoints, c.Config(t), perSecond)
+	writes, err := load.Start(w.Endpoints(), c.Config(t), perSecond)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -341,13 +341,20 @@ func Write(t *testing.T, path, content string) {
 // Eventually polls until something succeeds.
 func Eventually(t *testing.T, atMost time.Duration, what string, try func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(atMost); ; <-time.After(100 * time.Millisecond) {
+	if err := Retry(atMost, 100*time.Millisecond, try); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// Retry tries until something succeeds, with a pause between; the error is the last one.
+func Retry(atMost, pause time.Duration, try func() error) error {
+	for deadline := time.Now().Add(atMost); ; <-time.After(pause) {
 		err := try()
 		if err == nil {
-			return
+			return nil
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not after %s: %v", what, atMost, err)
+			return fmt.Errorf("not after %s: %w", atMost, err)
 		}
 	}
 }

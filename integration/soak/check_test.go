@@ -83,7 +83,7 @@ func (l *life) check(t *testing.T) (all []broken) {
 		if err != nil {
 			add(leaves, "%s gets none at the end: %v", n.name, err)
 		}
-		for _, port := range ports(l.members(), "2379") {
+		for _, port := range l.Ports("2379") {
 			if err := n.refused(t.Context(), port, false); err != nil {
 				add(leaves, "%v", err)
 			}
@@ -211,7 +211,7 @@ func grown(all []size) (found []broken) {
 func (l *life) watch(ctx context.Context, report func(broken)) {
 	for i := 0; ctx.Err() == nil; i++ {
 		n := l.nodes[i%len(l.nodes)]
-		all := ports(l.members(), "2379")
+		all := l.Ports("2379")
 		if err := n.refused(ctx, all[i/len(l.nodes)%len(all)], true); err != nil && ctx.Err() == nil {
 			report(broken{leaves, err.Error()})
 		}

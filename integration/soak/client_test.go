@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -253,12 +252,4 @@ func (n *node) refused(ctx context.Context, port string, faults bool) error {
 	}
 	return fmt.Errorf("%s refuses the certificate %s of %s by %s, which is valid until %s", port, leaf.Leaf.SerialNumber.Text(16), n.name,
 		leaf.Leaf.Issuer.CommonName, leaf.Leaf.NotAfter.Format(time.TimeOnly))
-}
-
-// ports gives a port of each member.
-func ports(addresses []string, port string) (all []string) {
-	for _, a := range addresses {
-		all = append(all, net.JoinHostPort(a, port))
-	}
-	return all
 }

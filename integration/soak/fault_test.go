@@ -2,7 +2,6 @@ package soak
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -19,8 +18,7 @@ type fault struct {
 
 var faults = []fault{
 	{"power cut", func(l *life, random *rand.Rand) error {
-		host := one(random)
-		return errors.Join(l.Bed.PowerOff(host), wait(random, 1, 10), l.Bed.Boot(host))
+		return l.powerCut(one(random), random)
 	}},
 	{"partition", func(l *life, random *rand.Rand) error {
 		a, b := two(random)
@@ -57,6 +55,11 @@ var faults = []fault{
 	{"join and removal", func(l *life, _ *rand.Rand) error { return l.joinAndRemove() }},
 }
 
+// powerCut cuts a host's power for a while.
+func (l *life) powerCut(host string, random *rand.Rand) error {
+	return errors.Join(l.Bed.PowerOff(host), wait(random, 1, 10), l.Bed.Boot(host))
+}
+
 func one(random *rand.Rand) string { return fleet.Names[random.IntN(len(fleet.Names))] }
 
 func two(random *rand.Rand) (a, b string) {
@@ -80,23 +83,9 @@ func (l *life) joinAndRemove() error {
 	if err := l.Bed.New("h4", 14, l.Bare); err != nil {
 		return err
 	}
-	args := append([]string{fleet.Setup, "join", "--signer-ip=" + l.Bed.Address(11)}, "--signer-fingerprint="+l.fingerprint)
-	joined := eventually(3*time.Minute, func() error { return l.run("h4", args...) })
-	removed := eventually(3*time.Minute, func() error { _, err := l.operator.ask("", "remove", "etcd-h4"); return err })
+	joined := fleet.Retry(3*time.Minute, time.Second, func() error { return l.run("h4", l.join...) })
+	removed := fleet.Retry(3*time.Minute, time.Second, func() error { _, err := l.operator.ask("", "remove", "etcd-h4"); return err })
 	return errors.Join(joined, removed, l.Bed.Remove("h4"))
-}
-
-// eventually tries until something succeeds.
-func eventually(atMost time.Duration, try func() error) error {
-	for deadline := time.Now().Add(atMost); ; <-time.After(time.Second) {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not after %s: %w", atMost, err)
-		}
-	}
 }
 
 // befall lets faults happen until a time, and all be well after each.

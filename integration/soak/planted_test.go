@@ -2,6 +2,7 @@ package soak
 
 import (
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -27,13 +28,7 @@ var plants = []plant{
 		[]string{ledger, damages},
 		func(l *life, t *testing.T, random *rand.Rand, until time.Time) map[string]int {
 			for time.Now().Before(until) {
-				if err := wait(random, 5, 10); err != nil {
-					t.Fatal(err)
-				}
-				if err := l.Bed.PowerOff("h1"); err != nil {
-					t.Fatal(err)
-				}
-				if err := l.Bed.Boot("h1"); err != nil {
+				if err := errors.Join(wait(random, 5, 10), l.powerCut("h1", random)); err != nil {
 					t.Fatal(err)
 				}
 				l.Well(t, 3*time.Minute)

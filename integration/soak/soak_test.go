@@ -29,9 +29,9 @@ const tags = "grpcnotrace crashpoints impatient shortlives"
 // life is a cluster of three, nodes that renew, and what became of them.
 type life struct {
 	*fleet.World
-	fingerprint string // of the signer's host key
-	operator    *node  // asks for what only a person does
-	nodes       []*node
+	join     []string // the command line of a member's join
+	operator *node    // asks for what only a person does
+	nodes    []*node
 
 	mu     sync.Mutex
 	broken []broken
@@ -43,18 +43,11 @@ func (l *life) report(b broken) {
 	l.broken = append(l.broken, b)
 }
 
-func (l *life) members() (all []string) {
-	for n := 11; n <= 13; n++ {
-		all = append(all, l.Bed.Address(n))
-	}
-	return all
-}
-
 // begin boots the cluster and lets the nodes in.
 func begin(t *testing.T, w *fleet.World) *life {
 	t.Helper()
 	w.Cluster(t)
-	l := &life{World: w, fingerprint: w.Fingerprint(t)}
+	l := &life{World: w, join: w.Join(t)}
 	known, dir := w.KnownHosts(t), t.TempDir()
 	var lines strings.Builder
 	for _, name := range []string{"operator", "kubemaster-01", "kubemaster-02", "kubemaster-03", "kubemaster-04", "kubemaster-05", "kubemaster-writes"} {
@@ -105,12 +98,8 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 		}
 		return nil
 	})
-	var endpoints []string
-	for _, port := range ports(l.members(), "2379") {
-		endpoints = append(endpoints, "https://"+port)
-	}
 	steady := l.nodes[len(l.nodes)-1]
-	writer, err := load.Start(endpoints, steady.config(), 50)
+	writer, err := load.Start(l.Endpoints(), steady.config(), 50)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +172,7 @@ func (l *life) rotates(ctx context.Context, random *rand.Rand, until time.Time) 
 // released, as the refusal says.
 func (l *life) rotate(step string) error {
 	began := time.Now()
-	return eventually(8*time.Minute, func() error {
+	return fleet.Retry(8*time.Minute, time.Second, func() error {
 		_, err := l.operator.ask("", "rotate", step)
 		exit, ok := errors.AsType[*exec.ExitError](err)
 		if ok && time.Since(began) > 2*time.Minute {
