@@ -21,7 +21,7 @@ var picture = map[string][]string{
 	},
 	"cmd/first-boot": {"bootstrap", "internal/version"},
 	"bootstrap": {
-		"internal/authkeys", "internal/backup", "internal/commands", "internal/config", "internal/crashpoint", "internal/durable", "internal/member",
+		"internal/authkeys", "internal/backup", "internal/config", "internal/crashpoint", "internal/durable", "internal/member",
 		"internal/sshclient", "internal/unit", "internal/wire", "peers", "signer",
 	},
 	"renew": {

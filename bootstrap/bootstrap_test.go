@@ -160,7 +160,7 @@ func TestStepsGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if j == nil {
-			j = &journal{Version: journalVersion, Plan: plan{Command: "join", Cluster: "prod-a"}, Begun: time.Now(), dir: dir}
+			j = &journal{Version: stateVersion, Plan: plan{Command: "join", Cluster: "prod-a"}, Begun: time.Now(), dir: dir}
 		}
 		did, states = nil, nil
 		b := &boot{journal: j, now: time.Now, observe: func(e Event) { states = append(states, e.State) }}
@@ -184,7 +184,7 @@ func TestStepsGoOn(t *testing.T) {
 
 func TestJournalOfAnotherVersion(t *testing.T) {
 	dir := t.TempDir()
-	for text, want := range map[string]string{`{"version": 2}`: "go on with the one that began", `{"version`: "journal.json"} {
+	for text, want := range map[string]string{`{"version": 2}`: "another release of it wrote it", `{"version`: "journal.json"} {
 		if err := os.WriteFile(filepath.Join(dir, "journal.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

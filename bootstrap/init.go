@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/member"
@@ -177,14 +176,13 @@ func (b *boot) withSigner(use func(*signer.Signer) error) (err error) {
 	if err != nil {
 		return err
 	}
-	ledger, _, err := signer.OpenLedger(ledgerDir, signer.LedgerOptions{})
+	s, _, err := signer.Open(signer.Parts{
+		Cluster: b.plan.Cluster, Identity: signer.DefaultIdentity(b.plan.Cluster), Authority: authority, Ledger: ledgerDir,
+	}, b.now())
 	if err != nil {
 		return err
 	}
-	if _, err = authority.Recover(b.now()); err == nil {
-		err = use(signer.New(b.plan.Cluster, signer.DefaultIdentity(b.plan.Cluster), authority, ledger))
-	}
-	return errors.Join(err, ledger.Close(), durable.HandOver(authorityDir), durable.HandOver(ledgerDir))
+	return errors.Join(use(s), s.Close(), durable.HandOver(authorityDir), durable.HandOver(ledgerDir))
 }
 
 func (b *boot) signFirst(ctx context.Context) (string, error) {
@@ -280,7 +278,7 @@ func (b *boot) proveFirst(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return "2379 and 2380", b.withSigner(func(s *signer.Signer) error {
-		client := peers.Credentials{Roots: ours.Roots, Certificate: commands.NewSelf(s).Certificate}
+		client := peers.Credentials{Roots: ours.Roots, Certificate: s.Self(b.now).Certificate}
 		return b.plan.checkRefusals(ctx, ours, client)
 	})
 }

@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +13,8 @@ import (
 	"github.com/signerd/signerd/internal/durable"
 )
 
-// journalVersion is the version of the journal's form.
-const journalVersion = 1
+// stateVersion is the version of the forms of the journal and of the receipt.
+const stateVersion = 1
 
 // journal is how far first-boot has come. Every change of it is durable before
 // the next step begins.
@@ -44,12 +43,11 @@ func receiptPath(dir string) string { return filepath.Join(dir, "receipt.json") 
 // readJournal gives the journal in dir, or nil if nothing was begun.
 func readJournal(dir string) (*journal, error) {
 	j, err := recorded[journal](journalPath(dir))
-	if err != nil || j == nil {
-		return nil, err
+	if err != nil {
+		return nil, fmt.Errorf("reading the journal: %w", err)
 	}
-	j.dir = dir
-	if j.Version != journalVersion {
-		return nil, fmt.Errorf("reading the journal: %s has the version %d, and this first-boot knows %d: go on with the one that began", journalPath(dir), j.Version, journalVersion)
+	if j != nil {
+		j.dir = dir
 	}
 	return j, nil
 }
@@ -64,31 +62,17 @@ func (j *journal) write() error {
 
 // recorded reads a state file; nil if there is none.
 func recorded[T any](path string) (*T, error) {
-	data, err := os.ReadFile(path)
+	state := new(T)
+	err := durable.LoadState(path, stateVersion, state)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	} else if err != nil {
-		return nil, err
 	}
-	state := new(T)
-	if err := json.Unmarshal(data, state); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return state, nil
+	return state, err
 }
 
 // record writes a state file. Tests cut the power around it.
 func record(path string, state any, mode fs.FileMode) error {
-	data, err := json.MarshalIndent(state, "", "  ")
-	if err != nil {
-		return err
-	}
-	crashpoint.Here("before")
-	if err := durable.Replace(path, append(data, '\n'), mode); err != nil {
-		return err
-	}
-	crashpoint.Here("after")
-	return nil
+	return crashpoint.Around(func() error { return durable.SaveState(path, state, mode) })
 }
 
 func (j *journal) done(step string) bool { return slices.Contains(j.Done, step) }
@@ -113,11 +97,23 @@ func (j *journal) forget() error {
 // ReadReceipt gives what was done on this machine; nil if nothing was finished.
 func ReadReceipt() (*Summary, error) { return readReceipt(StateDir) }
 
-func readReceipt(dir string) (*Summary, error) { return recorded[Summary](receiptPath(dir)) }
+// receipt is what stays of a setup.
+type receipt struct {
+	Version int `json:"version"`
+	Summary
+}
+
+func readReceipt(dir string) (*Summary, error) {
+	r, err := recorded[receipt](receiptPath(dir))
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return &r.Summary, nil
+}
 
 // writeReceipt says that all is done. From here on nothing runs again.
 func writeReceipt(dir string, s *Summary) error {
-	if err := record(receiptPath(dir), s, 0o644); err != nil {
+	if err := record(receiptPath(dir), receipt{stateVersion, *s}, 0o644); err != nil {
 		return fmt.Errorf("writing the receipt: %w", err)
 	}
 	return nil

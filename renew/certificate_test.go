@@ -40,12 +40,12 @@ func newAuthority(t *testing.T, now time.Time) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger, _, err := signer.OpenLedger(filepath.Join(t.TempDir(), "ledger"), signer.LedgerOptions{})
+	s, _, err := signer.Open(signer.Parts{Cluster: "prod-a", Identity: signer.DefaultIdentity("prod-a"), Authority: a, Ledger: filepath.Join(t.TempDir(), "ledger")}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ledger.Close() })
-	return &authority{signer.New("prod-a", signer.DefaultIdentity("prod-a"), a, ledger), a.Generations()[0].Certificate}
+	t.Cleanup(func() { _ = s.Close() })
+	return &authority{s, a.Generations()[0].Certificate}
 }
 
 // issue makes a member's certificate.

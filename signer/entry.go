@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/signerd/signerd/internal/durable"
 	"github.com/signerd/signerd/internal/wire"
 )
 
@@ -88,7 +89,7 @@ func (h *Head) append(lines []byte, e Entry) ([]byte, error) {
 // follow reads a line as the next one after h.
 func (h *Head) follow(line []byte) (Entry, error) {
 	var e Entry
-	if err := decodeStrict(line, &e); err != nil {
+	if err := durable.DecodeStrict(line, &e); err != nil {
 		return Entry{}, fmt.Errorf("the line is not a ledger line: %v", err)
 	}
 	if e.Seq != h.Seq+1 {

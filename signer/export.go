@@ -16,7 +16,7 @@ import (
 func (a *Authority) Export() (map[string][]byte, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	state, err := encodeRecord(a.set.state(a.standing))
+	state, err := durable.EncodeState(a.set.state(a.standing))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (a *Authority) Covers(b *Backup) bool {
 // LastBackup gives the last backup of the authority; nil if there is none.
 func (a *Authority) LastBackup() (*Backup, error) {
 	b := &Backup{}
-	err := readRecord(filepath.Join(a.dir, backupFile), b, &b.Version)
+	err := readRecord(filepath.Join(a.dir, backupFile), b)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/signerd/signerd/internal/durable"
 )
 
 // contents gives the files of a directory.
@@ -120,7 +122,7 @@ func FuzzStep(f *testing.F) {
 		{Step: Prepare, From: []string{"../victim"}, To: []generationState{{"../victim", Active, false}}},
 	} {
 		record.Version = stateVersion
-		data, err := encodeRecord(record)
+		data, err := durable.EncodeState(record)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -95,7 +95,7 @@ func TestHeldBy(t *testing.T) {
 	for _, order := range []Order{
 		{Subject: must(everyClient.Subject("kubemaster-01")), Key: clientKey},
 		{Subject: must(MemberSubject("etcd-1", addresses("10.0.0.11"))), Key: memberKey},
-		{Subject: SelfSubject(), Key: memberKey},
+		{Subject: selfSubject(), Key: memberKey},
 	} {
 		if _, err := s.Issue(t.Context(), noon, order); err != nil {
 			t.Fatal(err)

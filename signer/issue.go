@@ -2,16 +2,12 @@ package signer
 
 import (
 	"context"
-	"crypto"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"math/big"
 	"sync/atomic"
 	"time"
-
-	"github.com/signerd/signerd/internal/wire"
 )
 
 // Signer issues the certificates of one cluster.
@@ -21,11 +17,6 @@ type Signer struct {
 	authority *Authority
 	ledger    *Ledger
 	stopped   atomic.Pointer[error]
-}
-
-// New makes a Signer from its parts.
-func New(cluster string, identity Identity, authority *Authority, ledger *Ledger) *Signer {
-	return &Signer{cluster: cluster, identity: identity, authority: authority, ledger: ledger}
 }
 
 // Cluster gives the cluster's id.
@@ -68,19 +59,6 @@ type Order struct {
 type Certificate struct {
 	PEM    []byte
 	Serial string // as the ledger has it
-}
-
-// Pair joins the certificate and its key to something to show.
-func (c *Certificate) Pair(key crypto.Signer) (*tls.Certificate, error) {
-	chain, err := ParseCertificates(c.PEM)
-	if err != nil {
-		return nil, err
-	}
-	pair := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
-	for _, certificate := range chain {
-		pair.Certificate = append(pair.Certificate, certificate.Raw)
-	}
-	return pair, nil
 }
 
 // Issue records, signs and lints one certificate. The name is taken in the same
@@ -126,13 +104,6 @@ func (s *Signer) issue(ctx context.Context, now time.Time, order Order, ca *Gene
 		return nil, err
 	}
 	return &Certificate{PEM: text, Serial: entry.Serial}, nil
-}
-
-// Probe makes a certificate by a generation, active or not, that tells by which port
-// of a member its CA is accepted. source is this machine's address on the way there.
-// It never leaves the signer, and nobody waits for the ledger.
-func (s *Signer) Probe(ctx context.Context, now time.Time, g *Generation, key PublicKey, source wire.Address) (*Certificate, error) {
-	return s.issue(ctx, now, Order{Subject: Subject{profile: probe, name: SelfName, addresses: []wire.Address{source}}, Key: key}, g)
 }
 
 // Check says whether Issue would refuse an order now, without doing anything.

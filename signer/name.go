@@ -12,7 +12,7 @@ import (
 const SelfName = "signerd"
 
 // Subject is whom a certificate is for, as one of the profiles has it. It
-// comes from Clients.Subject, MemberSubject or SelfSubject.
+// comes from Clients.Subject or MemberSubject.
 type Subject struct {
 	profile   *profile
 	name      string
@@ -67,5 +67,5 @@ func MemberSubject(name string, addresses []wire.Address) (Subject, error) {
 	return Subject{profile: member, name: name, addresses: addresses}, nil
 }
 
-// SelfSubject is signerd's own.
-func SelfSubject() Subject { return Subject{profile: self, name: SelfName} }
+// selfSubject is signerd's own.
+func selfSubject() Subject { return Subject{profile: self, name: SelfName} }

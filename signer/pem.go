@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 )
@@ -143,18 +141,4 @@ func splitPEM(data []byte) (certificates, key []byte, err error) {
 		}
 		data = rest
 	}
-}
-
-// decodeStrict reads one JSON value that has no unknown members and nothing
-// after it.
-func decodeStrict(data []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); err != io.EOF {
-		return errors.New("something follows the value")
-	}
-	return nil
 }

@@ -42,12 +42,15 @@ func openTestSigner(t testing.TB, dir, identity string, now time.Time) *Signer {
 	if identity != "" {
 		id = must(ParseIdentity(identity))
 	}
-	ledger, _, err := OpenLedger(filepath.Join(dir, "ledger"), LedgerOptions{PerNamePerHour: 60})
+	s, _, err := Open(Parts{
+		Cluster: "prod-a", Identity: id, Authority: must(LoadAuthority(filepath.Join(dir, "authority"), now)),
+		Ledger: filepath.Join(dir, "ledger"), Options: LedgerOptions{PerNamePerHour: 60},
+	}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ledger.Close() })
-	return New("prod-a", id, must(LoadAuthority(filepath.Join(dir, "authority"), now)), ledger)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 func addresses(texts ...string) []wire.Address {
@@ -110,7 +113,7 @@ func TestGoldenCertificates(t *testing.T) {
 		{"client-netsy", "netsy://my-cluster", clientSubject, p256Key},
 		{"member", "", memberSubject, p256Key},
 		{"member-rsa", "", memberSubject, rsa2048},
-		{"self", "", SelfSubject(), p256Key},
+		{"self", "", selfSubject(), p256Key},
 	} {
 		s := newTestSigner(t, test.identity)
 		issued, err := s.Issue(t.Context(), noon, Order{Subject: test.subject, Key: must(PublicKeyOf(test.key.Public()))})

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/signerd/signerd/internal/durable"
 )
 
 // A ledger is a directory with a file for each UTC day on which something was
@@ -196,7 +198,7 @@ func replayFile(dir, name string, head Head, visit func(Entry)) (tail, error) {
 // nothing, or lines that retention removed.
 func anchor(line []byte) Head {
 	var e Entry
-	if err := decodeStrict(line, &e); err != nil || e.Seq <= 1 {
+	if err := durable.DecodeStrict(line, &e); err != nil || e.Seq <= 1 {
 		return Head{}
 	}
 	return Head{e.Seq - 1, e.Prev}
@@ -214,7 +216,7 @@ func torn(line, rest []byte, first uint64) bool {
 		// Zeros may stand before the mark on the same line.
 		line = bytes.TrimSuffix(line[bytes.LastIndexByte(line, 0)+1:], []byte("\n"))
 		var e Entry
-		if decodeStrict(line, &e) == nil && e.Event == committed && e.First != first {
+		if durable.DecodeStrict(line, &e) == nil && e.Event == committed && e.First != first {
 			return false
 		}
 	}
@@ -231,7 +233,7 @@ func damage(path string, number int, content, rest []byte, err error) error {
 	}
 	next, _, _ := bytes.Cut(rest, []byte("\n"))
 	var e Entry
-	if decodeStrict(next, &e) == nil && e.Prev != sha256.Sum256(content) {
+	if durable.DecodeStrict(next, &e) == nil && e.Prev != sha256.Sum256(content) {
 		return &DamageError{path, number, "the next line does not carry its hash"}
 	}
 	return &DamageError{path, number - 1, "the next line does not carry its hash"}

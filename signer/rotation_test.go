@@ -26,12 +26,13 @@ func agreed(*Generation) error { return nil }
 func newRotating(t *testing.T) (*Signer, string) {
 	t.Helper()
 	dir, _ := newAuthority(t)
-	ledger, _, err := OpenLedger(filepath.Join(t.TempDir(), "ledger"), LedgerOptions{})
+	s, _, err := Open(Parts{
+		Cluster: "prod-a", Identity: DefaultIdentity("prod-a"), Authority: must(LoadAuthority(dir, noon)), Ledger: filepath.Join(t.TempDir(), "ledger"),
+	}, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New("prod-a", DefaultIdentity("prod-a"), must(LoadAuthority(dir, noon)), ledger)
-	t.Cleanup(func() { _ = s.ledger.Close() })
+	t.Cleanup(func() { _ = s.Close() })
 	return s, dir
 }
 

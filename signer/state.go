@@ -3,7 +3,6 @@ package signer
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,7 +94,7 @@ var idForm = regexp.MustCompile(`^` + idPattern + `$`)
 
 func readState(dir string) (state, error) {
 	var s state
-	err := readRecord(filepath.Join(dir, stateFile), &s, &s.Version)
+	err := readRecord(filepath.Join(dir, stateFile), &s)
 	if err == nil && (s.Tenure.Epoch == 0 || s.Tenure.Signer == "") {
 		err = fmt.Errorf("%s does not say whose it is (tenure): restore it from a backup", filepath.Join(dir, stateFile))
 	}
@@ -114,7 +113,7 @@ type stepRecord struct {
 // readStep gives the step that has begun and not ended; nil if there is none.
 func readStep(dir string) (*stepRecord, error) {
 	r := &stepRecord{}
-	err := readRecord(filepath.Join(dir, stepFile), r, &r.Version)
+	err := readRecord(filepath.Join(dir, stepFile), r)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -133,38 +132,18 @@ func readStep(dir string) (*stepRecord, error) {
 	return r, nil
 }
 
-// readRecord reads a file of the authority that has a version.
-func readRecord(path string, record any, version *int) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
+// readRecord reads a state file of the authority.
+func readRecord(path string, record any) error {
+	err := durable.LoadState(path, stateVersion, record)
+	if errors.Is(err, durable.ErrDamaged) {
+		return fmt.Errorf("%w: restore the CA from a backup", err)
 	}
-	if err := decodeStrict(data, record); err != nil {
-		return fmt.Errorf("%s is damaged: restore the CA from a backup: %w", path, err)
-	}
-	if *version != stateVersion {
-		return fmt.Errorf("%s has the version %d, and this signerd knows %d: was it written by a newer one?", path, *version, stateVersion)
-	}
-	return nil
+	return err
 }
 
 // writeRecord puts one in the place of what is there. Tests cut the power around it.
 func writeRecord(path string, record any) error {
-	data, err := encodeRecord(record)
-	if err != nil {
-		return err
-	}
-	crashpoint.Here("before")
-	if err := durable.Replace(path, data, 0o600); err != nil {
-		return err
-	}
-	crashpoint.Here("after")
-	return nil
-}
-
-func encodeRecord(record any) ([]byte, error) {
-	data, err := json.MarshalIndent(record, "", "  ")
-	return append(data, '\n'), err
+	return crashpoint.Around(func() error { return durable.SaveState(path, record, 0o600) })
 }
 
 // writeGeneration writes the files of a generation that is not there yet.

@@ -128,21 +128,17 @@ func newCAAdopt() *cobra.Command {
 
 // adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
 func adopt(ctx context.Context, s *setup, alone bool) (err error) {
-	ledger, _, err := signer.OpenLedger(s.config.Ledger, signer.LedgerOptions{})
+	signs, _, err := signer.Open(s.parts(), time.Now())
 	if err != nil {
 		return exitForState(err)
 	}
 	defer func() {
 		// What root has written here is the daemon's.
-		err = errors.Join(err, ledger.Close(), durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger))
+		err = errors.Join(err, signs.Close(), durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger))
 	}()
-	if _, err := s.authority.Recover(time.Now()); err != nil {
-		return exit(exitConfig, err)
-	}
 	if alone {
 		return s.authority.TakeOver(0)
 	}
-	signs := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
 	cluster, err := s.connect(signs)
 	if err != nil {
 		return exit(exitConfig, err)

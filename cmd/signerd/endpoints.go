@@ -1,10 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -16,31 +15,31 @@ import (
 // own member is gone has to find the others, and whether another one signs by now.
 func endpointsFile(c *config.Config) string { return filepath.Join(c.Authority, "endpoints.json") }
 
+// known is what is in it.
+type known struct {
+	Version int      `json:"version"`
+	URLs    []string `json:"urls"` // of clients
+}
+
+const knownVersion = 1
+
 // endpoints gives the client URLs by which etcd is asked: those of the configuration, and
 // those that were known last.
 func endpoints(c *config.Config) ([]string, error) {
-	data, err := os.ReadFile(endpointsFile(c))
-	if errors.Is(err, fs.ErrNotExist) {
-		return c.Etcd, nil
-	}
-	var known []string
-	if err == nil {
-		err = json.Unmarshal(data, &known)
+	var last known
+	if err := durable.LoadState(endpointsFile(c), knownVersion, &last); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading where etcd was last: %w: remove the file, and the configuration counts alone", err)
 	}
 	all := slices.Clone(c.Etcd)
-	for _, url := range known {
+	for _, url := range last.URLs {
 		if !slices.Contains(all, url) {
 			all = append(all, url)
 		}
 	}
-	return all, err
+	return all, nil
 }
 
 // saveEndpoints keeps the client URLs for the next start.
 func saveEndpoints(c *config.Config, urls []string) error {
-	data, err := json.Marshal(urls)
-	if err != nil {
-		return err
-	}
-	return durable.Replace(endpointsFile(c), append(data, '\n'), 0o600)
+	return durable.SaveState(endpointsFile(c), known{knownVersion, urls}, 0o600)
 }

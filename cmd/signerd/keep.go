@@ -31,7 +31,6 @@ type keeper struct {
 	log     zerolog.Logger
 	cluster *peers.Cluster
 	signer  *signer.Signer
-	ledger  *signer.Ledger
 	driver  *rotation.Driver
 	watch   *watch
 	// restored: it began as a backup that etcd did not know, whose ledger may be older than
@@ -119,7 +118,7 @@ func (k *keeper) giveUp(ctx context.Context, names []string) error {
 	var trouble error
 	for _, name := range names {
 		err := k.cluster.GiveUp(ctx, name, func(ctx context.Context) error {
-			_, err := k.ledger.Release(ctx, time.Now(), name, signer.Asker{SSHKey: signer.SelfName})
+			_, err := k.signer.Ledger().Release(ctx, time.Now(), name, signer.Asker{SSHKey: signer.SelfName})
 			return err
 		})
 		if err != nil {
@@ -175,7 +174,7 @@ func (k *keeper) saveHead(ctx context.Context) error {
 			return err
 		}
 	}
-	head := k.ledger.Head()
+	head := k.signer.Ledger().Head()
 	if head == k.saved {
 		return nil
 	}
@@ -203,19 +202,19 @@ func (k *keeper) compareHead(ctx context.Context) error {
 	var head signer.Head
 	there := false
 	if json.Unmarshal(value, &head) == nil {
-		if there, err = k.ledger.Contains(head); err != nil {
+		if there, err = k.signer.Ledger().Contains(head); err != nil {
 			return err
 		}
 	}
 	if k.restored && !there {
-		k.log.Warn().Bytes("etcd", value).Uint64("seq", k.ledger.Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
+		k.log.Warn().Bytes("etcd", value).Uint64("seq", k.signer.Ledger().Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
 		there = true
 	}
 	if k.compared = there; there {
 		return nil
 	}
 	k.foreign = value
-	k.log.Error().Bytes("etcd", value).Uint64("seq", k.ledger.Head().Seq).Stringer("hash", k.ledger.Head().Hash).
+	k.log.Error().Bytes("etcd", value).Uint64("seq", k.signer.Ledger().Head().Seq).Stringer("hash", k.signer.Ledger().Head().Hash).
 		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy; " +
 			"when you know why, etcdctl del /signerd/ledger lets the ledger as it is count")
 	return nil

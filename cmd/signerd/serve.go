@@ -69,32 +69,27 @@ func gcPercent() int {
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
-	options := signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
+	parts := s.parts()
+	parts.Options = signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
 	var watch *watch // nil: nobody reads metrics, and nobody pays for them
 	if s.config.Metrics != "" {
 		watch = newWatch(s.authority)
-		options.Commit = watch.metrics.Commit
+		parts.Options.Commit = watch.metrics.Commit
 	}
-	ledger, cut, err := signer.OpenLedger(s.config.Ledger, options)
+	signs, left, err := signer.Open(parts, time.Now())
 	if err != nil {
 		return exitForState(err)
 	}
-	defer logClose(log, "ledger", ledger.Close)
-	if cut > 0 {
-		log.Warn().Int64("bytes", cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
+	defer logClose(log, "ledger", signs.Close)
+	if left.Cut > 0 {
+		log.Warn().Int64("bytes", left.Cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
 	}
-	// The ledger's lock keeps another daemon out, which may be in the middle of a step.
-	undone, err := s.authority.Recover(time.Now())
-	if err != nil {
-		return exit(exitConfig, err)
-	}
-	if undone != "" {
-		log.Warn().Str("step", string(undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
+	if left.Undone != "" {
+		log.Warn().Str("step", string(left.Undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
 	}
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent())
 	}
-	signs := signer.New(s.config.Cluster, s.identity, s.authority, ledger)
 	cluster, err := s.connect(signs)
 	if err != nil {
 		return exit(exitConfig, err)
@@ -114,11 +109,11 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		Profile: sshfront.Profile(s.config.SSHProfile),
 		Limits:  sshfront.Limits(s.config.Limits.Front),
 		Gate:    desk,
-		Known:   sources(ledger.Expected(time.Now())),
+		Known:   sources(signs.Ledger().Expected(time.Now())),
 		Log:     log,
 	}
 	if watch != nil {
-		watch.ledger, serving.Meter = ledger, watch.metrics
+		watch.ledger, serving.Meter = signs.Ledger(), watch.metrics
 		desk.SetMeter(watch.metrics)
 		defer watch.serve(ctx, s.config.Metrics, cluster, log)()
 	}
@@ -134,10 +129,10 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	active := s.authority.Active()
 	log.Info().Str("version", version.String()).Str("cluster", s.config.Cluster).
 		Stringer("address", listener.Addr()).Str("ca", active.Fingerprint()).Time("ca_not_after", active.Certificate.NotAfter).
-		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", ledger.Head().Seq).
+		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", signs.Ledger().Head().Seq).
 		Msg("listening")
 
-	k := keeper{config: s.config, log: log, cluster: cluster, signer: signs, ledger: ledger, driver: desk.Rotation(), watch: watch, restored: restored}
+	k := keeper{config: s.config, log: log, cluster: cluster, signer: signs, driver: desk.Rotation(), watch: watch, restored: restored}
 	background, stop := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() {

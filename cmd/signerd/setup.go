@@ -9,7 +9,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/signerd/signerd/internal/authkeys"
-	"github.com/signerd/signerd/internal/commands"
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/peers"
@@ -51,6 +50,11 @@ func load(path string, now time.Time) (*setup, error) {
 	return s, problems.ErrorOrNil()
 }
 
+// parts are what the signer is made of.
+func (s *setup) parts() signer.Parts {
+	return signer.Parts{Cluster: s.config.Cluster, Identity: s.identity, Authority: s.authority, Ledger: s.config.Ledger}
+}
+
 // loadTrust reads further CAs to hand out.
 func loadTrust(paths []string) ([]*x509.Certificate, error) {
 	var all []*x509.Certificate
@@ -82,9 +86,9 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 func (s *setup) connect(signs *signer.Signer) (*peers.Cluster, error) {
 	urls, err := endpoints(s.config)
 	if err != nil {
-		return nil, fmt.Errorf("reading where etcd was last: %w: remove %s, and the configuration counts alone", err, endpointsFile(s.config))
+		return nil, err
 	}
-	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: commands.NewSelf(signs).Certificate})
+	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: signs.Self(time.Now).Certificate})
 }
 
 // roots gives the CAs by which signerd knows etcd.

@@ -221,13 +221,12 @@ func (l *Lab) FoundMember() (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	ledger, _, err := signer.OpenLedger(l.Path("ledger"), signer.LedgerOptions{})
+	issuer, _, err := signer.Open(signer.Parts{Cluster: Cluster, Identity: identity, Authority: authority, Ledger: l.Path("ledger")}, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	issuer := signer.New(Cluster, identity, authority, ledger)
 	issued, err := issuer.Issue(context.Background(), time.Now(), signer.Order{Subject: subject, Key: public})
-	if err := errors.Join(err, ledger.Close()); err != nil {
+	if err := errors.Join(err, issuer.Close()); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(m.Dir, "member.crt"), issued.PEM, 0o644); err != nil {

@@ -50,14 +50,14 @@ func newBench(t testing.TB, lines ...string) *bench {
 	t.Helper()
 	dir := t.TempDir()
 	must(signer.CreateAuthority(filepath.Join(dir, "authority"), "prod-a", "p256", time.Now()))
-	ledger, _, err := signer.OpenLedger(filepath.Join(dir, "ledger"), signer.LedgerOptions{})
+	authority := must(signer.LoadAuthority(filepath.Join(dir, "authority"), time.Now()))
+	s, _, err := signer.Open(signer.Parts{Cluster: "prod-a", Identity: signer.DefaultIdentity("prod-a"), Authority: authority, Ledger: filepath.Join(dir, "ledger")}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := signer.New("prod-a", signer.DefaultIdentity("prod-a"), must(signer.LoadAuthority(filepath.Join(dir, "authority"), time.Now())), ledger)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.Authority().Bundle())
-	cluster := must(peers.Connect([]string{"https://127.0.0.1:1"}, peers.Credentials{Roots: func() *x509.CertPool { return roots }, Certificate: NewSelf(s).Certificate}))
+	cluster := must(peers.Connect([]string{"https://127.0.0.1:1"}, peers.Credentials{Roots: func() *x509.CertPool { return roots }, Certificate: s.Self(time.Now).Certificate}))
 	b := &bench{t: t, log: &bytes.Buffer{}, limits: sshfront.Limits(config.DefaultLimits().Front)}
 	b.limits.PerSourcePerSecond = 10000
 	b.desk = New(s, signer.Clients{must(wire.ParseGlob("kubemaster-*"))}, cluster, nil)
@@ -71,7 +71,7 @@ func newBench(t testing.TB, lines ...string) *bench {
 	served := make(chan error, 1)
 	go func() { served <- front.Serve(listener) }()
 	t.Cleanup(func() {
-		if err := errors.Join(front.Shutdown(t.Context()), <-served, cluster.Close(), ledger.Close()); err != nil && !errors.Is(err, t.Context().Err()) {
+		if err := errors.Join(front.Shutdown(t.Context()), <-served, cluster.Close(), s.Close()); err != nil && !errors.Is(err, t.Context().Err()) {
 			t.Error(err)
 		}
 	})

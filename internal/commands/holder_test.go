@@ -118,30 +118,3 @@ func TestMemberRenewsWithoutEtcd(t *testing.T) {
 		t.Error("the key of a released member is let in")
 	}
 }
-
-// signerd's own certificate is a client's, is made anew when it ages, and the
-// ledger has it.
-func TestSelf(t *testing.T) {
-	b := newBench(t)
-	self := NewSelf(b.desk.signer)
-	now := time.Now()
-	self.now = func() time.Time { return now }
-	first := must(self.Certificate(t.Context()))
-	if first.Leaf.Subject.CommonName != "signerd" || len(first.Leaf.ExtKeyUsage) != 1 || first.Leaf.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth {
-		t.Errorf("the certificate is %v for %v", first.Leaf.Subject, first.Leaf.ExtKeyUsage)
-	}
-	for _, test := range []struct {
-		after time.Duration
-		same  bool
-	}{{15 * time.Hour, true}, {17 * time.Hour, false}, {0, false}} {
-		now = time.Now().Add(test.after)
-		c := must(self.Certificate(t.Context()))
-		if (c == first) != test.same {
-			t.Errorf("after %s it is the same: %v", test.after, c == first)
-		}
-		first = c
-	}
-	if b.desk.signer.Ledger().Hold("signerd") != nil {
-		t.Error("signerd holds a name")
-	}
-}

@@ -3,9 +3,6 @@ package rotation
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -159,19 +156,7 @@ func (p *probes) by(ctx context.Context, g *signer.Generation, source wire.Addre
 	if c := p.made[which]; c != nil && now.Before(c.Leaf.NotAfter) {
 		return c, nil
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	public, err := signer.PublicKeyOf(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	issued, err := p.signer.Probe(ctx, now, g, public, source)
-	if err != nil {
-		return nil, fmt.Errorf("making a probe: %w", err)
-	}
-	made, err := issued.Pair(key)
+	made, err := p.signer.Probe(ctx, now, g, source)
 	if err != nil {
 		return nil, err
 	}
