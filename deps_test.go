@@ -16,10 +16,10 @@ const module = "github.com/signerd/signerd/"
 var picture = map[string][]string{
 	"cmd/signerd": {
 		"internal/authkeys", "internal/backup", "internal/commands", "internal/config", "internal/durable", "internal/member", "internal/metrics",
-		"internal/report", "internal/rotation", "internal/sshclient", "internal/sshfront", "internal/table", "internal/unit", "internal/version",
+		"internal/problems", "internal/report", "internal/rotation", "internal/sshclient", "internal/sshfront", "internal/table", "internal/unit", "internal/version",
 		"internal/wire", "peers", "renew", "signer",
 	},
-	"cmd/first-boot": {"bootstrap", "internal/version"},
+	"cmd/first-boot": {"bootstrap", "internal/problems", "internal/version"},
 	"bootstrap": {
 		"internal/authkeys", "internal/backup", "internal/config", "internal/crashpoint", "internal/durable", "internal/member",
 		"internal/sshclient", "internal/unit", "internal/wire", "peers", "signer",
@@ -29,8 +29,8 @@ var picture = map[string][]string{
 		"internal/wire", "peers", "signer",
 	},
 	"internal/commands":   {"internal/authkeys", "internal/rotation", "internal/sshfront", "internal/wire", "peers", "signer"},
-	"internal/rotation":   {"internal/member", "internal/table", "internal/wire", "peers", "signer"},
-	"internal/report":     {"internal/config", "internal/member", "internal/unit", "signer"},
+	"internal/rotation":   {"internal/table", "internal/wire", "peers", "signer"},
+	"internal/report":     {"internal/config", "internal/member", "internal/problems", "internal/unit", "peers", "signer"},
 	"internal/backup":     {"internal/config", "internal/durable", "signer"},
 	"internal/member":     {"internal/config", "internal/durable", "internal/wire", "peers", "signer"},
 	"internal/metrics":    {"internal/version", "internal/wire"},
@@ -45,6 +45,7 @@ var picture = map[string][]string{
 	"internal/durable":    {},
 	"internal/crashpoint": {},
 	"internal/need":       {},
+	"internal/problems":   {},
 	"internal/table":      {},
 	"internal/version":    {},
 }

@@ -18,8 +18,6 @@ const diagnoseTimeout = time.Second
 // diagnose connects to each endpoint by hand and gives what goes wrong, in
 // TLS's own words; nil if nothing does.
 func (c *Cluster) diagnose(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, diagnoseTimeout)
-	defer cancel()
 	endpoints := c.client.Endpoints()
 	reasons := make([]error, len(endpoints))
 	var group sync.WaitGroup
@@ -34,7 +32,10 @@ func (c *Cluster) diagnose(ctx context.Context) error {
 	return errors.Join(reasons...)
 }
 
+// probe connects to one endpoint by hand.
 func (c *Cluster) probe(ctx context.Context, endpoint string) error {
+	ctx, cancel := context.WithTimeout(ctx, diagnoseTimeout)
+	defer cancel()
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return err

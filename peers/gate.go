@@ -37,10 +37,8 @@ func (c *Cluster) Steady(ctx context.Context, without string) error {
 	var group sync.WaitGroup
 	for i, m := range members {
 		group.Go(func() {
-			bounded, cancel := context.WithTimeout(ctx, askTimeout)
-			defer cancel()
 			var err error
-			if statuses[i], err = c.status(bounded, m); err != nil {
+			if statuses[i], err = c.status(ctx, m); err != nil {
 				problems[i] = fmt.Errorf("%s: %w", m.Name, err)
 			}
 		})
@@ -72,7 +70,9 @@ func inStep(members []Member, statuses []*clientv3.StatusResponse) error {
 }
 
 func (c *Cluster) status(ctx context.Context, m Member) (*clientv3.StatusResponse, error) {
-	response, err := c.client.Status(ctx, m.ClientURLs[0])
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	response, err := c.client.Status(bounded, m.ClientURLs[0])
 	if err != nil {
 		if reason := c.probe(ctx, m.ClientURLs[0]); reason != nil {
 			err = withoutPorts(reason)

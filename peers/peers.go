@@ -149,7 +149,8 @@ func (c *Cluster) lock(ctx context.Context) error {
 func (c *Cluster) unlock() { <-c.changes }
 
 // away turns an error of etcd's client into one that says what is really
-// wrong: the client itself reports a refused certificate as a deadline.
+// wrong: the client itself reports a refused certificate as a deadline. ctx is the
+// caller's, and not the bounded one of the question, whose time is over by then.
 func (c *Cluster) away(ctx context.Context, doing string, err error) error {
 	if errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrUserEmpty) {
 		return fmt.Errorf("%w: %s: %v: with authentication on, etcd must know signerd: etcdctl user add signerd --no-password; etcdctl user grant-role signerd root",

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/sshclient"
 	"github.com/signerd/signerd/internal/wire"
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -106,15 +106,10 @@ func explainDial(address string, err error) error {
 // renewFrom takes what one signer has. skewed says that this machine's time is another
 // than the signer's, by which certificates are judged.
 func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status *wire.ClusterStatus, skewed bool) error {
-	now := status.Time
 	if urls, _, err := client.Run(ctx, wire.Command{Verb: wire.GetPeers}, nil); err == nil {
 		s.others = strings.Fields(string(urls)) // without etcd nobody knows them, and nothing needs them
 	}
-	bundle, _, err := client.Run(ctx, wire.Command{Verb: wire.GetCertificate}, nil)
-	if err != nil {
-		return fmt.Errorf("asking for the CAs: %w", err)
-	}
-	cas, err := s.acceptable(bundle)
+	o, err := s.offered(ctx, client, status)
 	if err != nil {
 		return err
 	}
@@ -122,50 +117,46 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status
 	if err != nil {
 		return err
 	}
-	if !s.hasBundle(bundle) {
-		// They are others: what the status said may be of before.
-		again, err := s.status(ctx, client)
-		if err != nil {
-			return err
-		}
-		if !slices.EqualFunc(status.Generations, again.Generations, wire.GenerationStatus.Equal) {
-			return errors.New("the CA is being replaced at this very moment: a later run takes what is so then")
-		}
-		now = again.Time
-	}
-	crossed := crossedBy(status)
-	if err := member.WriteCrossed(needNotLoad(status)); err != nil {
+	if err := member.WriteCrossed(o.needNotLoad()); err != nil {
 		return err
 	}
 	// The CAs come first, whatever becomes of the certificate: the others may show
 	// new ones. But what this member itself shows must lead to them.
-	if s.lives(cas, key, now) {
-		if err := s.writeBundle(bundle); err != nil {
+	if s.lives(o.cas, key, o.time) {
+		if err := s.writeBundle(o.bundle); err != nil {
 			return err
 		}
 	}
-	reason := s.due(cas, key, now)
+	reason := s.due(o.cas, key, o.time)
 	if reason == "" {
 		return nil
 	}
-	// One that lives by what is trusted now is not thrown away: not by a clock that
-	// is wrong, and not for a CA that somebody does not trust yet.
-	trusted, _ := s.files.CAs()
-	if s.lives(trusted, key, now) || s.lives(cas, key, now) || skewed && s.lives(trusted, key, s.now()) {
-		if skewed {
-			return nil
-		}
-		if !slices.Contains(crossed, signer.Fingerprint(cas[0])) {
-			if err := s.mayChange(ctx, cas[0]); err != nil {
-				return fmt.Errorf("the certificate is to be renewed, since %s: %w", reason, err)
-			}
-		}
+	if keep, err := s.keeps(ctx, o, key, skewed); err != nil {
+		return fmt.Errorf("the certificate is to be renewed, since %s: %w", reason, err)
+	} else if keep {
+		return nil
 	}
-	chain, err := s.issue(ctx, client, cas, key, now)
+	chain, err := s.issue(ctx, client, o.cas, key, o.time)
 	if err != nil {
 		return fmt.Errorf("renewing the certificate, since %s: %w", reason, err)
 	}
-	return errors.Join(s.writeBundle(bundle), s.writeCertificate(chain, reason))
+	return errors.Join(s.writeBundle(o.bundle), s.writeCertificate(chain, reason))
+}
+
+// keeps says whether the certificate that is there stays for now. One that lives by what
+// is trusted is not thrown away: not by a clock that is wrong, and not for a CA that
+// somebody does not trust yet, which is an error.
+func (s *syncer) keeps(ctx context.Context, o *offer, key crypto.Signer, skewed bool) (bool, error) {
+	trusted, _ := s.files.CAs()
+	switch lives := s.lives(trusted, key, o.time) || s.lives(o.cas, key, o.time) || skewed && s.lives(trusted, key, s.now()); {
+	case !lives:
+		return false, nil
+	case skewed:
+		return true, nil
+	case slices.Contains(o.crossed(), signer.Fingerprint(o.cas[0])):
+		return false, nil
+	}
+	return false, s.mayChange(ctx, o.cas[0])
 }
 
 // lives says whether the certificate that is there is one for the key that leads to
@@ -200,7 +191,7 @@ func (s *syncer) mayChange(ctx context.Context, ca *x509.Certificate) error {
 			if err != nil {
 				return err
 			}
-			served, err := member.Inspect(ctx, u.Host, show)
+			served, err := peers.Inspect(ctx, u.Host, show)
 			if err != nil {
 				return fmt.Errorf("another CA signs now, and whether %s trusts it cannot be seen; until %s there is time: %w", m.Name, until, err)
 			}
@@ -236,53 +227,6 @@ func (s *syncer) skew(signers time.Time) error {
 	}
 	return fmt.Errorf("%w: this machine's says %s, and the signer's says %s: set the one that is wrong (timedatectl)",
 		ErrClock, now.UTC().Format(time.RFC3339), signers.UTC().Format(time.RFC3339))
-}
-
-// crossedBy gives the fingerprints of the CAs whose certificates lead to the CA before
-// them too.
-func crossedBy(status *wire.ClusterStatus) []string {
-	var prints []string
-	for _, g := range status.Generations {
-		if g.Cross {
-			prints = append(prints, g.Fingerprint)
-		}
-	}
-	return prints
-}
-
-// needNotLoad gives those of them that nobody needs to trust yet: the CA before is
-// trusted still.
-func needNotLoad(status *wire.ClusterStatus) []string {
-	if slices.ContainsFunc(status.Generations, func(g wire.GenerationStatus) bool { return g.Role == string(signer.Inactive) }) {
-		return nil
-	}
-	return crossedBy(status)
-}
-
-// acceptable checks a bundle before it takes the place of the one that is there.
-// A rotation always leaves one CA in common: whoever has been away for longer
-// needs a person to look at the fingerprints. Where no certificate is left at all
-// there is nothing to protect.
-func (s *syncer) acceptable(bundle []byte) ([]*x509.Certificate, error) {
-	cas, err := signer.ParseCertificates(bundle)
-	if err != nil {
-		return nil, fmt.Errorf("the signer's CAs: %w", err)
-	}
-	text, err := os.ReadFile(s.files.Trust)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(text, []byte("CERTIFICATE-----")) {
-		return cas, nil
-	}
-	present, err := s.files.CAs()
-	if err != nil {
-		return nil, fmt.Errorf("what is trusted now cannot be read: %w: mend it, or move it away", err)
-	}
-	for _, c := range cas {
-		if slices.ContainsFunc(present, c.Equal) {
-			return cas, nil
-		}
-	}
-	return nil, fmt.Errorf("the signer hands out CAs of which none is in %s (%s): compare the fingerprint with the operator of the CA, and if it is right put it there: ssh signer@... get-certificate",
-		s.files.Trust, signer.Fingerprint(cas[0]))
 }
 
 // due gives the reason why the certificate is to be issued again, or nothing. It

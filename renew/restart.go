@@ -125,12 +125,12 @@ func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, er
 	show, _ := s.files.Pair() // without one there is less to see
 	client, peer := member.Addresses(s.host())
 	for _, address := range []string{client, peer} {
-		served, err := member.Inspect(ctx, address, show)
+		served, err := peers.Inspect(ctx, address, show)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("looking at what etcd trusts: %w", err))
 			continue
 		}
-		extra, missing := served.Stale(cas)
+		extra, missing := member.Stale(served, cas)
 		if len(extra) > 0 {
 			found = append(found, fmt.Sprintf("%s still trusts %s", address, strings.Join(extra, ", ")))
 		}

@@ -176,16 +176,7 @@ func (a *Authority) current() set {
 }
 
 // Generations gives all generations, the active one first.
-func (a *Authority) Generations() []*Generation {
-	all := a.current()
-	ordered := []*Generation{all.active()}
-	for _, g := range all {
-		if g.Role != Active {
-			ordered = append(ordered, g)
-		}
-	}
-	return ordered
-}
+func (a *Authority) Generations() []*Generation { return a.Rotation().Generations() }
 
 // Rotation is where a rotation stands: all of it is of one moment.
 type Rotation struct {
@@ -194,6 +185,17 @@ type Rotation struct {
 	Next    *Generation // that is to follow it; nil at rest
 	Paused  bool        // the last step led back: a person may have had a reason
 	Version int         // counts the changes of the set, so that whoever judged it sees whether it is still the same
+}
+
+// Generations gives both, or the only one, the active one first.
+func (r Rotation) Generations() []*Generation {
+	switch {
+	case r.Next == nil:
+		return []*Generation{r.Old}
+	case r.Next.Role == Active:
+		return []*Generation{r.Next, r.Old}
+	}
+	return []*Generation{r.Old, r.Next}
 }
 
 // Rotation gives where a rotation stands.

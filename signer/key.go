@@ -68,7 +68,7 @@ func (k PublicKey) ID() []byte {
 // Bounds of an RSA modulus in bits: below, it is weak; above, verifying costs
 // everybody too much.
 const (
-	minRSABits = 2048
+	MinRSABits = 2048
 	maxRSABits = 8192
 )
 
@@ -103,8 +103,8 @@ func checkPublicKey(key crypto.PublicKey) error {
 
 func checkRSA(key *rsa.PublicKey) error {
 	switch bits := key.N.BitLen(); {
-	case bits < minRSABits || bits > maxRSABits:
-		return fmt.Errorf("an RSA key of %d bits; use %d to %d", bits, minRSABits, maxRSABits)
+	case bits < MinRSABits || bits > maxRSABits:
+		return fmt.Errorf("an RSA key of %d bits; use %d to %d", bits, MinRSABits, maxRSABits)
 	case key.N.Bit(0) == 0, new(big.Int).GCD(nil, nil, key.N, smallPrimes()).Cmp(big.NewInt(1)) != 0:
 		return fmt.Errorf("an RSA modulus with a small factor; make another key")
 	case key.E < 65537 || key.E%2 == 0:

@@ -162,8 +162,13 @@ func (l *Ledger) Head() Head {
 }
 
 // Contains says whether an earlier head is in this ledger: if not, its end was
-// cut off or it is another ledger. It reads the files.
-func (l *Ledger) Contains(head Head) (bool, error) { return contains(l.dir, head) }
+// cut off or it is another ledger. It reads the files from that head on.
+func (l *Ledger) Contains(head Head) (bool, error) {
+	if now := l.Head(); head.Seq >= now.Seq {
+		return head == now, nil
+	}
+	return contains(l.dir, head)
+}
 
 // Hold gives who holds a name, by a certificate that lives or not; nil if
 // nobody does. The result is a snapshot.

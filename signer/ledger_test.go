@@ -135,7 +135,38 @@ func TestFiles(t *testing.T) {
 			t.Errorf("a head %s is in the ledger: %v", what, err)
 		}
 	}
+	// The day's file may be in the making.
+	begun := filepath.Join(dir, "2026-11-28.jsonl")
+	for _, text := range []string{"", `{"seq":20,"prev":"`} {
+		if err := os.WriteFile(begun, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if there, err := l.Contains(heads[5]); err != nil || !there {
+			t.Errorf("beside the file %q the head is not in the ledger: %v", text, err)
+		}
+	}
+	if err := os.Remove(begun); err != nil {
+		t.Fatal(err)
+	}
 	closeLedger(t, l)
+	if there, err := contains(t.TempDir(), heads[0]); err != nil || there {
+		t.Errorf("a head is in no ledger: %v", err)
+	}
+	// What comes before the head is not read, and what comes after it is.
+	damaged := filepath.Join(dir, "2026-11-26.jsonl")
+	whole := must(os.ReadFile(damaged))
+	if err := os.WriteFile(damaged, append([]byte("{}"), whole...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if there, err := contains(dir, heads[4]); err != nil || !there {
+		t.Errorf("a head after the damage: %v, %v", there, err)
+	}
+	if _, err := contains(dir, heads[3]); err == nil || !strings.Contains(err.Error(), "2026-11-26.jsonl") {
+		t.Errorf("a head in what is damaged: %v", err)
+	}
+	if err := os.WriteFile(damaged, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
 
 	if err := os.Remove(filepath.Join(dir, "2026-11-25.jsonl")); err != nil {
 		t.Fatal(err)

@@ -103,18 +103,46 @@ func Verify(dir string, visit func(Entry)) (Summary, error) {
 	return s, nil
 }
 
-// contains says whether a ledger goes through head. Where retention removed the
-// lines around it, it is taken to.
+// contains says whether a ledger whose chain was checked goes through head. It reads no
+// more than the files from where head would be on. Where retention removed the lines
+// around it, it is taken to.
 func contains(dir string, head Head) (bool, error) {
-	first, found := uint64(0), false
-	t, err := replay(dir, func(e Entry) {
-		if first == 0 {
-			first = e.Seq
+	names, err := ledgerFiles(dir)
+	if err != nil {
+		return false, fmt.Errorf("reading the ledger: %w", err)
+	}
+	for _, name := range slices.Backward(names) {
+		before, begun, err := begins(filepath.Join(dir, name))
+		if err != nil {
+			return false, err
 		}
-		// A line carries the hash of the one before it.
-		found = found || e.Seq == head.Seq+1 && e.Prev == head.Hash
-	})
-	return found || t.head == head || head.Seq+1 < first, err
+		if !begun || before.Seq > head.Seq {
+			continue
+		}
+		found := before == head
+		t, err := replayFile(dir, name, before, func(e Entry) {
+			// A line carries the hash of the one before it.
+			found = found || e.Seq == head.Seq+1 && e.Prev == head.Hash
+		})
+		return found || t.head == head, err
+	}
+	return len(names) > 0, nil
+}
+
+// begins gives the head that a file goes on from; none if it has no whole line yet.
+func begins(path string) (before Head, begun bool, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return Head{}, false, fmt.Errorf("reading the ledger: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // nothing was written
+	line, err := bufio.NewReader(file).ReadBytes('\n')
+	if errors.Is(err, io.EOF) {
+		return Head{}, false, nil
+	} else if err != nil {
+		return Head{}, false, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return anchor(bytes.TrimSuffix(line, []byte("\n"))), true, nil
 }
 
 func replay(dir string, visit func(Entry)) (tail, error) {

@@ -11,10 +11,10 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"github.com/signerd/signerd/bootstrap"
+	"github.com/signerd/signerd/internal/problems"
 	"github.com/signerd/signerd/internal/version"
 )
 
@@ -203,12 +203,12 @@ func perform(cmd *cobra.Command, setup string, dryRun bool, do func(context.Cont
 
 // complain gives an error as a person is to read it; a list has a line each.
 func complain(err error) string {
-	list, ok := errors.AsType[*multierror.Error](err)
-	if !ok || !errors.Is(err, bootstrap.ErrPreflight) {
+	list := problems.List(err)
+	if len(list) == 1 || !errors.Is(list[0], bootstrap.ErrPreflight) {
 		return printable(fmt.Sprintf("first-boot: %v\n", err))
 	}
 	text := "first-boot: this stands in the way; nothing was changed:\n"
-	for _, problem := range list.Errors[1:] {
+	for _, problem := range list[1:] {
 		text += fmt.Sprintf("  - %v\n", problem)
 	}
 	return printable(text)

@@ -37,7 +37,7 @@ type keeper struct {
 	// etcd's head.
 	restored bool
 
-	shepherd shepherd
+	shepherd peers.Shepherd
 	urls     []string // of members, as they were saved last
 	trouble  string   // with etcd at the last look; empty: none
 	refused  string   // why etcd lets somebody not vote, at the last look
@@ -79,7 +79,7 @@ func (k *keeper) look(ctx context.Context) (joining bool) {
 	if err == nil {
 		k.noteRefused(learners)
 		// A member that cannot be given up must not keep the rest from its work.
-		err = errors.Join(k.giveUp(ctx, k.shepherd.late(time.Now(), learners)), k.saveHead(ctx))
+		err = errors.Join(k.giveUp(ctx, k.shepherd.Late(time.Now(), learners)), k.saveHead(ctx))
 		k.saveURLs()
 	}
 	if ctx.Err() != nil {
@@ -125,7 +125,7 @@ func (k *keeper) giveUp(ctx context.Context, names []string) error {
 			trouble = errors.Join(trouble, err)
 			continue
 		}
-		k.log.Warn().Str("member", name).Dur("unreachable", patience).Msg("the member did not join in time: it was removed, and its name released")
+		k.log.Warn().Str("member", name).Dur("unreachable", peers.Patience).Msg("the member did not join in time: it was removed, and its name released")
 	}
 	return trouble
 }
@@ -203,7 +203,9 @@ func (k *keeper) compareHead(ctx context.Context) error {
 	there := false
 	if json.Unmarshal(value, &head) == nil {
 		if there, err = k.signer.Ledger().Contains(head); err != nil {
-			return err
+			k.foreign = value
+			k.log.Error().Err(err).Msg("the ledger cannot be held against the head that was kept in etcd, which stays: signerd ledger verify")
+			return nil
 		}
 	}
 	if k.restored && !there {

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
+	"github.com/signerd/signerd/internal/problems"
 	"github.com/signerd/signerd/internal/version"
 )
 
@@ -29,26 +29,13 @@ func run(args []string) int {
 	if hasCode && e.err == nil {
 		return e.code // all was said
 	}
-	for _, problem := range problems(err) {
+	for _, problem := range problems.List(err) {
 		fmt.Fprintf(os.Stderr, "signerd: %v\n", problem)
 	}
 	if hasCode {
 		return e.code
 	}
 	return exitBug
-}
-
-// problems gives what stands in an error, a sentence each.
-func problems(err error) []error {
-	list, ok := errors.AsType[*multierror.Error](err)
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range list.WrappedErrors() {
-		all = append(all, problems(e)...)
-	}
-	return all
 }
 
 func newRoot() *cobra.Command {

@@ -30,10 +30,10 @@ func newStatus() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		now := time.Now()
 		signs, member, err := here.load(now)
-		findings := report.Broken("configuration", "", err)
-		if len(findings) == 1 && signs == nil && member == nil {
-			return err // there is nothing to look at
+		if errors.Is(err, errNothing) {
+			return exit(exitConfig, err)
 		}
+		findings := report.Broken("configuration", "", err)
 		if signs != nil && signs.authority != nil {
 			findings = append(findings, report.Signer(signs.authority, signs.config.Ledger, now)...)
 		}
@@ -70,7 +70,11 @@ func hereFlags(cmd *cobra.Command) here {
 	return h
 }
 
-// load reads what there is. A file that is named must be there, and one of the two.
+// errNothing says that this machine is neither.
+var errNothing = errors.New("this machine neither signs nor is a member")
+
+// load reads what there is. A file that is named must be there, and one of the two: the
+// error wraps errNothing if none is. What could be read comes with other errors too.
 func (h here) load(now time.Time) (*setup, *config.Member, error) {
 	var signs *setup
 	var member *config.Member
@@ -82,10 +86,10 @@ func (h here) load(now time.Time) (*setup, *config.Member, error) {
 		member, memberErr = config.LoadMember(*h.member)
 	}
 	if err := multierror.Append(nil, signErr, memberErr).ErrorOrNil(); err != nil {
-		return signs, member, exit(exitConfig, err)
+		return signs, member, err
 	}
 	if signs == nil && member == nil {
-		return nil, nil, exit(exitConfig, fmt.Errorf("this machine neither signs nor is a member: neither %s nor %s is there", *h.signer, *h.member))
+		return nil, nil, fmt.Errorf("%w: neither %s nor %s is there", errNothing, *h.signer, *h.member)
 	}
 	return signs, member, nil
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/metrics"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -73,7 +72,7 @@ func firstServed(ctx context.Context, cluster *peers.Cluster) (first time.Time) 
 		if err != nil {
 			continue
 		}
-		s, err := member.Inspect(ctx, u.Host, cluster.Certificate(ctx))
+		s, err := peers.Inspect(ctx, u.Host, cluster.Certificate(ctx))
 		if err == nil && (first.IsZero() || s.Chain[0].NotAfter.Before(first)) {
 			first = s.Chain[0].NotAfter
 		}

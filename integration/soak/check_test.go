@@ -13,6 +13,7 @@ import (
 
 	"github.com/signerd/signerd/integration/fleet"
 	"github.com/signerd/signerd/integration/lab"
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -40,14 +41,14 @@ func (l *life) check(t *testing.T) (all []broken) {
 		add(damages, "%s %v", out, err)
 	}
 	recorded := map[string]signer.Entry{}
-	var lines []signer.Entry
+	lines := 0
 	for line := range strings.Lines(l.On(t, "h1", "sh", "-c", "cat /var/lib/signerd/ledger/*.jsonl")) {
 		var e signer.Entry
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			add(damages, "%q: %v", line, err)
 			continue
 		}
-		lines = append(lines, e)
+		lines++
 		if e.Event == signer.Issued {
 			recorded[strings.TrimLeft(e.Serial, "0")] = e
 		}
@@ -64,13 +65,9 @@ func (l *life) check(t *testing.T) (all []broken) {
 			add(holds, "%s %s", n.name, how)
 		}
 	}
-	for _, name := range fleet.Names {
-		chain, err := signer.ParseCertificates([]byte(l.On(t, name, "cat", "/etc/etcd/pki/member.crt")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if serial := chain[0].SerialNumber.Text(16); recorded[serial].Serial == "" {
-			add(ledger, "the member %s has %s", name, serial)
+	for serial, port := range l.shown {
+		if recorded[serial].Profile != "member" {
+			add(ledger, "%s has shown %s", port, serial)
 		}
 	}
 	l.checkActive(t, add)
@@ -84,12 +81,12 @@ func (l *life) check(t *testing.T) (all []broken) {
 			add(leaves, "%s gets none at the end: %v", n.name, err)
 		}
 		for _, port := range l.Ports("2379") {
-			if err := n.refused(t.Context(), port, false); err != nil {
-				add(leaves, "%v", err)
+			if admitted, err := n.admitted(t.Context(), port, false); err != nil || !admitted {
+				add(leaves, "%s admits %s: %v, %v", port, n.name, admitted, err)
 			}
 		}
 	}
-	t.Logf("%d lines in the ledger, %d certificates of clients", len(lines), certificates)
+	t.Logf("%d lines in the ledger, %d certificates of clients, %d of members seen; clients were admitted at %d looks", lines, certificates, len(l.shown), l.admitted)
 	return all
 }
 
@@ -206,14 +203,25 @@ func grown(all []size) (found []broken) {
 	return found
 }
 
-// watch asks members with what nodes have, all the time. What is refused is a promise not
-// kept.
-func (l *life) watch(ctx context.Context, report func(broken)) {
+// watch asks members with what nodes have, and looks at what they show, all the time. What
+// is refused is a promise not kept.
+func (l *life) watch(ctx context.Context) {
+	l.shown = map[string]string{}
 	for i := 0; ctx.Err() == nil; i++ {
 		n := l.nodes[i%len(l.nodes)]
-		all := l.Ports("2379")
-		if err := n.refused(ctx, all[i/len(l.nodes)%len(all)], true); err != nil && ctx.Err() == nil {
-			report(broken{leaves, err.Error()})
+		ports := l.Ports("2379")
+		at := i / len(l.nodes) % len(ports)
+		admitted, err := n.admitted(ctx, ports[at], true)
+		if err != nil && ctx.Err() == nil {
+			l.report(broken{leaves, err.Error()})
+		}
+		if admitted {
+			l.admitted++
+		}
+		for _, port := range []string{ports[at], l.Ports("2380")[at]} {
+			if s, err := peers.Inspect(ctx, port, nil); err == nil {
+				l.shown[s.Chain[0].SerialNumber.Text(16)] = port
+			}
 		}
 		select {
 		case <-ctx.Done():

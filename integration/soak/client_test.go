@@ -223,15 +223,15 @@ func (n *node) config() *tls.Config {
 	}
 }
 
-// refused says why a member's port does not take what the node has, or the node what the
-// member shows; nil: it does, or there is nothing to show, or, while faults happen, the
-// member cannot be reached or has another clock.
-func (n *node) refused(ctx context.Context, port string, faults bool) error {
+// admitted says whether a member's port takes what the node has, and the node what the
+// member shows. Neither is so, and no error, if there is nothing to show, or, while faults
+// happen, the member cannot be reached or has another clock.
+func (n *node) admitted(ctx context.Context, port string, faults bool) (bool, error) {
 	n.mu.Lock()
 	leaf, roots := n.leaf, n.roots
 	n.mu.Unlock()
 	if leaf == nil || time.Until(leaf.Leaf.NotAfter) < 5*time.Second {
-		return nil
+		return false, nil
 	}
 	admitted, err := peers.Admits(ctx, port, peers.Credentials{
 		Roots: func() *x509.CertPool { return roots }, Certificate: func(context.Context) (*tls.Certificate, error) { return leaf, nil },
@@ -239,17 +239,17 @@ func (n *node) refused(ctx context.Context, port string, faults bool) error {
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Errorf("%s does not accept what %s shows: %w", n.name, port, err)
+		return false, fmt.Errorf("%s does not accept what %s shows: %w", n.name, port, err)
 	case err != nil && !faults:
-		return fmt.Errorf("%s of %s at rest: %w", port, n.name, err)
+		return false, fmt.Errorf("%s of %s at rest: %w", port, n.name, err)
 	case err != nil || admitted:
-		return nil
+		return admitted, nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.leaf != leaf && n.leaf == nil {
-		return nil // its name was released meanwhile
+		return false, nil // its name was released meanwhile
 	}
-	return fmt.Errorf("%s refuses the certificate %s of %s by %s, which is valid until %s", port, leaf.Leaf.SerialNumber.Text(16), n.name,
+	return false, fmt.Errorf("%s refuses the certificate %s of %s by %s, which is valid until %s", port, leaf.Leaf.SerialNumber.Text(16), n.name,
 		leaf.Leaf.Issuer.CommonName, leaf.Leaf.NotAfter.Format(time.TimeOnly))
 }

@@ -35,6 +35,10 @@ type life struct {
 
 	mu     sync.Mutex
 	broken []broken
+
+	// What watch saw, for when it has ended.
+	admitted int               // how often a member took what a node has
+	shown    map[string]string // the serial of each certificate that a member showed, and at which port
 }
 
 func (l *life) report(b broken) {
@@ -104,7 +108,7 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 		t.Fatal(err)
 	}
 	watching, stopWatching := context.WithCancel(ctx)
-	rest.Go(func() { l.watch(watching, l.report) })
+	rest.Go(func() { l.watch(watching) })
 	var sizes []size
 	rest.Go(func() { sizes = l.sizes(watching) })
 	rotating, stopRotating := context.WithCancel(ctx)
@@ -137,8 +141,8 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 	for _, n := range l.nodes {
 		denied += n.denied
 	}
-	if len(sizes) < 5 {
-		t.Fatalf("signerd told its size %d times", len(sizes))
+	if len(sizes) < 5 || l.admitted < 5 || len(l.shown) < 3 {
+		t.Fatalf("signerd told its size %d times, members admitted nodes %d times and showed %d certificates: nothing was seen", len(sizes), l.admitted, len(l.shown))
 	}
 	t.Logf("%d times somebody else was denied a name; %+v at the beginning, %+v at the end", denied, sizes[0], sizes[len(sizes)-1])
 	return slices.Concat(l.broken, grown(sizes), l.check(t))

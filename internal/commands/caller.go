@@ -16,10 +16,6 @@ import (
 	"github.com/signerd/signerd/signer"
 )
 
-// minHolderRSABits is the smallest RSA key of a live certificate that is a way
-// in: what certificates are issued for, though less than what may be listed.
-const minHolderRSABits = 2048
-
 // caller is one admitted key: by a line of authorized_keys, or because it is
 // the key of a live certificate. Of grant and held exactly one is set.
 type caller struct {
@@ -51,8 +47,9 @@ func (d *Desk) Admit(login sshfront.Login) (*sshfront.Admission, error) {
 
 // heldBy gives the names that are held by a certificate for an SSH key.
 func (d *Desk) heldBy(key ssh.PublicKey) []*signer.Hold {
+	// Certificates are issued for smaller RSA keys than may be listed.
 	public, ok := key.(ssh.CryptoPublicKey)
-	if !ok || authkeys.CheckKey(key, minHolderRSABits) != nil {
+	if !ok || authkeys.CheckKey(key, signer.MinRSABits) != nil {
 		return nil
 	}
 	checked, err := signer.PublicKeyOf(public.CryptoPublicKey())

@@ -158,11 +158,11 @@ func Parse(path string, data []byte) (*Config, error) {
 
 // decode reads YAML strictly, and gives a reader for what is written there.
 func decode(path string, data []byte, into any) (*reader, error) {
-	if err := yaml.Load(data, into, yaml.WithKnownFields()); err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
-	}
 	var document yaml.Node
 	if err := yaml.Load(data, &document); err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
+	}
+	if err := document.Load(into, yaml.WithKnownFields()); err != nil {
 		return nil, fmt.Errorf("reading the configuration: %w", located(path, err))
 	}
 	if line := emptyKey(&document); line > 0 {

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,4 +64,32 @@ func TestLoadStateRefuses(t *testing.T) {
 	if err := LoadState(path, 1, &state{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is loaded is kept as it is when it is saved, and nothing else is ever read as a
+// state.
+func FuzzLoadState(f *testing.F) {
+	for _, seed := range []string{`{"version":1,"names":["a","b"]}`, `{"version":1}`, `{"version":1,"version":2}`, `{"version":1,"names":null}{}`, `{"Version":1}`, "[]", "\xff"} {
+		f.Add([]byte(seed))
+	}
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path, again := filepath.Join(dir, "state.json"), filepath.Join(dir, "again.json")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var s, same state
+		if err := LoadState(path, 1, &s); err != nil {
+			if !strings.HasPrefix(err.Error(), path) {
+				t.Errorf("%q: %v does not say which file it is", data, err)
+			}
+			return
+		}
+		if s.Version != 1 {
+			t.Errorf("%q is of version %d", data, s.Version)
+		}
+		if err := errors.Join(SaveState(again, s, 0o600), LoadState(again, 1, &same)); err != nil || !slices.Equal(s.Names, same.Names) {
+			t.Errorf("%q: %+v is read again as %+v, %v", data, s, same, err)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -31,7 +32,7 @@ func WriteCrossed(fingerprints []string) error {
 
 // Stale compares the CAs that are loaded with a bundle: those that etcd should not trust
 // any more, and those that it has to and does not yet.
-func (s *Served) Stale(bundle []*x509.Certificate) (extra, missing []string) {
+func Stale(s *peers.Served, bundle []*x509.Certificate) (extra, missing []string) {
 	extra, _ = s.Difference(bundle)
 	_, missing = s.Difference(mustLoad(bundle))
 	return extra, missing

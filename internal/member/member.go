@@ -1,6 +1,6 @@
 // Package member is this machine as a member of the etcd cluster: the key and
-// the certificates that it shows, the CAs that it trusts, and what its etcd
-// really serves. It changes nothing but a note of which CAs need not be loaded yet.
+// the certificates that it shows, the CAs that it trusts, and which of them its etcd
+// has to have loaded. It writes one file, the note of those that need not be.
 package member
 
 import (
@@ -49,6 +49,11 @@ const LocalEndpoint = "https://127.0.0.1:" + ClientPort
 
 // ClientURL is where clients find the etcd of a member.
 func ClientURL(host string) string { return "https://" + net.JoinHostPort(host, ClientPort) }
+
+// Addresses are where a member's etcd serves, the client port first.
+func Addresses(host string) (client, peer string) {
+	return net.JoinHostPort(host, ClientPort), net.JoinHostPort(host, PeerPort)
+}
 
 // Files are where a member's etcd finds its certificate, PEM with what it needs
 // below it, the key of it, and the bundle of CAs that it trusts.

@@ -2,14 +2,12 @@ package member
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -210,74 +208,4 @@ func TestRequest(t *testing.T) {
 			t.Errorf("%T: the request has the private key in it", test.key)
 		}
 	}
-}
-
-// What a port serves and trusts is seen, whatever it is, with a certificate to
-// show or without.
-func TestInspect(t *testing.T) {
-	ca, old, more := newMaker(t, "new"), newMaker(t, "old"), newMaker(t, "more")
-	key := newKey(t)
-	expired := ca.issue(t, key, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) })
-	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		config := &tls.Config{
-			MinVersion: version, MaxVersion: version, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: Pool([]*x509.Certificate{ca.certificate, old.certificate}),
-			Certificates: []tls.Certificate{{Certificate: [][]byte{expired.Raw}, PrivateKey: key}},
-		}
-		address := serve(t, config)
-		for _, show := range []*tls.Certificate{nil, {Certificate: [][]byte{ca.issue(t, key, nil).Raw}, PrivateKey: key}} {
-			s, err := Inspect(context.Background(), address, show)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !s.Chain[0].Equal(expired) {
-				t.Error("it serves another certificate")
-			}
-			for _, test := range []struct {
-				bundle         []*x509.Certificate
-				extra, missing string
-			}{
-				{[]*x509.Certificate{ca.certificate, old.certificate}, "", ""},
-				{[]*x509.Certificate{old.certificate, ca.certificate}, "", ""},
-				{[]*x509.Certificate{ca.certificate}, "CN=old", ""},
-				{[]*x509.Certificate{ca.certificate, old.certificate, more.certificate}, "", "CN=more"},
-				{[]*x509.Certificate{more.certificate, ca.certificate}, "CN=old", "CN=more"},
-			} {
-				extra, missing := s.Difference(test.bundle)
-				if strings.Join(extra, ",") != test.extra || strings.Join(missing, ",") != test.missing {
-					t.Errorf("too much %v, too little %v; want %q and %q", extra, missing, test.extra, test.missing)
-				}
-			}
-		}
-		open := config.Clone()
-		open.ClientAuth = tls.NoClientCert
-		if _, err := Inspect(context.Background(), serve(t, open), nil); err == nil || !strings.Contains(err.Error(), "client-cert-auth") {
-			t.Errorf("a port that lets everybody in: %v", err)
-		}
-	}
-	if _, err := Inspect(context.Background(), "127.0.0.1:1", nil); err == nil {
-		t.Error("nobody is there")
-	}
-}
-
-// serve makes handshakes until the test ends.
-func serve(t *testing.T, config *tls.Config) string {
-	t.Helper()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_ = conn.(*tls.Conn).Handshake() // it may be refused
-				_ = conn.Close()
-			}()
-		}
-	}()
-	return listener.Addr().String()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/signerd/signerd/internal/config"
 	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/unit"
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -80,7 +81,7 @@ func certificates(m *config.Member, paths config.MemberFiles, now time.Time) []F
 func served(ctx context.Context, address string, m *config.Member, paths config.MemberFiles, now time.Time) []Finding {
 	files := member.Files(paths)
 	show, _ := files.Pair() // without one there is less to see
-	s, err := member.Inspect(ctx, address, show)
+	s, err := peers.Inspect(ctx, address, show)
 	if err != nil {
 		return Broken("served", address, err)
 	}
@@ -94,7 +95,7 @@ func served(ctx context.Context, address string, m *config.Member, paths config.
 		f.State, f.Says = Critical, err.Error()
 		return []Finding{f}
 	}
-	if extra, missing := s.Stale(cas); len(extra)+len(missing) > 0 {
+	if extra, missing := member.Stale(s, cas); len(extra)+len(missing) > 0 {
 		f.State = max(f.State, Warning)
 		f.Says = "etcd has not loaded the CAs of " + files.Trust + " yet"
 		if len(extra) > 0 {

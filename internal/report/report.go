@@ -4,11 +4,10 @@ package report
 
 import (
 	"crypto/x509"
-	"errors"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-multierror"
+	"github.com/signerd/signerd/internal/problems"
 )
 
 // State is how bad a finding is.
@@ -59,16 +58,9 @@ func found(state State, what, which, says string) Finding {
 
 // Broken is a critical Finding for each problem that an error lists, or none.
 func Broken(what, which string, err error) []Finding {
-	if err == nil {
-		return nil
-	}
-	list, ok := errors.AsType[*multierror.Error](err)
-	if !ok {
-		return []Finding{found(Critical, what, which, err.Error())}
-	}
 	var all []Finding
-	for _, e := range list.WrappedErrors() {
-		all = append(all, Broken(what, which, e)...)
+	for _, problem := range problems.List(err) {
+		all = append(all, found(Critical, what, which, problem.Error()))
 	}
 	return all
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
@@ -155,7 +154,7 @@ func (d *Driver) strange(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		served, err := member.Inspect(ctx, u.Host, nil)
+		served, err := peers.Inspect(ctx, u.Host, nil)
 		if err != nil {
 			continue
 		}

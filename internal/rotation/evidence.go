@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/signerd/signerd/internal/member"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -29,7 +28,7 @@ type port struct {
 }
 
 // look looks at both ports of every member, with a probe by each generation.
-func (d *Driver) look(ctx context.Context) ([]port, error) {
+func (d *Driver) look(ctx context.Context, generations []*signer.Generation) ([]port, error) {
 	members, err := d.cluster.Members(ctx)
 	if err != nil {
 		return nil, err
@@ -55,7 +54,7 @@ func (d *Driver) look(ctx context.Context) ([]port, error) {
 	var group sync.WaitGroup
 	for i := range ports {
 		if p := &ports[i]; p.trouble == nil {
-			group.Go(func() { p.trouble = d.lookAt(ctx, p) })
+			group.Go(func() { p.trouble = d.lookAt(ctx, p, generations) })
 		}
 	}
 	group.Wait()
@@ -63,14 +62,13 @@ func (d *Driver) look(ctx context.Context) ([]port, error) {
 }
 
 // lookAt looks at one port.
-func (d *Driver) lookAt(ctx context.Context, p *port) error {
+func (d *Driver) lookAt(ctx context.Context, p *port, generations []*signer.Generation) error {
 	source, err := sourceTo(ctx, p.address)
 	if err != nil {
 		return err
 	}
-	authority := d.signer.Authority()
 	p.admits = map[string]bool{}
-	for _, g := range authority.Generations() {
+	for _, g := range generations {
 		if d.now().After(g.Certificate.NotAfter) {
 			p.admits[g.ID] = false // nobody accepts what it signed
 			continue
@@ -80,14 +78,14 @@ func (d *Driver) lookAt(ctx context.Context, p *port) error {
 			return err
 		}
 		if p.serves == "" {
-			served, err := member.Inspect(ctx, p.address, show)
+			served, err := peers.Inspect(ctx, p.address, show)
 			if err != nil {
 				return err
 			}
-			p.serves = issuerOf(served.Chain[0], authority.Generations())
+			p.serves = issuerOf(served.Chain[0], generations)
 		}
 		admitted, err := peers.Admits(ctx, p.address, peers.Credentials{
-			Roots:       authority.Roots,
+			Roots:       d.signer.Authority().Roots,
 			Certificate: func(context.Context) (*tls.Certificate, error) { return show, nil },
 		})
 		if err != nil {

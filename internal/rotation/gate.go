@@ -19,7 +19,7 @@ func (d *Driver) blockers(ctx context.Context, step signer.Step, r signer.Rotati
 	if need == nil {
 		return nil, nil
 	}
-	ports, err := d.look(ctx)
+	ports, err := d.look(ctx, r.Generations())
 	if err != nil {
 		return nil, err
 	}

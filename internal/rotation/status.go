@@ -16,30 +16,30 @@ const listed = 50
 // Status says where the rotation stands, what was seen of each member, what comes next
 // and whom that waits for, as text for a person. Without etcd it says so.
 func (d *Driver) Status(ctx context.Context) string {
-	authority := d.signer.Authority()
-	r := authority.Rotation()
+	r := d.signer.Authority().Rotation()
+	generations := r.Generations()
 	var b strings.Builder
 	fmt.Fprintf(&b, "rotation of %s: %s\n\n", d.signer.Cluster(), r.Phase)
 	rows := table.New(&b, "ROLE", "CA", "VALID UNTIL", "FINGERPRINT")
-	for _, g := range authority.Generations() {
+	for _, g := range generations {
 		rows.Row(string(g.Role), g.ID, g.Certificate.NotAfter.UTC().Format(time.RFC3339), g.Fingerprint())
 	}
 	_ = rows.Flush() // a strings.Builder takes everything
 	b.WriteString("\n")
-	ports, err := d.look(ctx)
+	ports, err := d.look(ctx, generations)
 	if err != nil {
 		fmt.Fprintf(&b, "members: %v\n", err)
 	} else {
 		rows = table.New(&b, "MEMBER", "PORT", "SERVES", "ACCEPTS")
 		for _, p := range ports {
-			rows.Row(p.member, p.address, p.serving(), p.accepting(authority.Generations()))
+			rows.Row(p.member, p.address, p.serving(), p.accepting(generations))
 		}
 		_ = rows.Flush()
 	}
 	b.WriteString("\n")
 	next(&b, r.Phase, d.blocked(needs(r.Phase.Next(), r.Old, r.Next, d.now()), ports), err)
 	if r.Phase != signer.Resting {
-		fmt.Fprintf(&b, "\na member that joins meanwhile: join --signer-ip=HOST%s\n", d.pins())
+		fmt.Fprintf(&b, "\na member that joins meanwhile: join --signer-ip=HOST%s\n", d.pins(generations))
 	}
 	return b.String()
 }
@@ -101,9 +101,9 @@ func (p port) accepting(generations []*signer.Generation) string {
 }
 
 // pins are the flags by which a join knows the CAs that it may be handed.
-func (d *Driver) pins() string {
+func (d *Driver) pins(generations []*signer.Generation) string {
 	var flags strings.Builder
-	for _, g := range d.signer.Authority().Generations() {
+	for _, g := range generations {
 		if g.Role != signer.Inactive {
 			flags.WriteString(" --ca-fingerprint=" + g.Fingerprint())
 		}

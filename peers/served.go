@@ -1,4 +1,4 @@
-package member
+package peers
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"net"
 	"slices"
 	"time"
 )
@@ -65,12 +64,12 @@ func (s *Served) Difference(bundle []*x509.Certificate) (extra, missing []string
 	for _, c := range bundle {
 		wanted = append(wanted, c.RawSubject)
 		if !contains(s.Trust, c.RawSubject) {
-			missing = append(missing, nameOf(c.RawSubject))
+			missing = append(missing, distinguishedName(c.RawSubject))
 		}
 	}
 	for _, name := range s.Trust {
 		if !contains(wanted, name) {
-			extra = append(extra, nameOf(name))
+			extra = append(extra, distinguishedName(name))
 		}
 	}
 	return extra, missing
@@ -80,8 +79,8 @@ func contains(names [][]byte, name []byte) bool {
 	return slices.ContainsFunc(names, func(n []byte) bool { return slices.Equal(n, name) })
 }
 
-// nameOf gives a distinguished name for people.
-func nameOf(der []byte) string {
+// distinguishedName gives a distinguished name for people.
+func distinguishedName(der []byte) string {
 	var rdns pkix.RDNSequence
 	if _, err := asn1.Unmarshal(der, &rdns); err != nil {
 		return fmt.Sprintf("%x", der)
@@ -89,9 +88,4 @@ func nameOf(der []byte) string {
 	var name pkix.Name
 	name.FillFromRDNSequence(&rdns)
 	return name.String()
-}
-
-// Addresses are where a member's etcd serves, the client port first.
-func Addresses(host string) (client, peer string) {
-	return net.JoinHostPort(host, ClientPort), net.JoinHostPort(host, PeerPort)
 }

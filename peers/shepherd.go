@@ -1,13 +1,11 @@
-package main
+package peers
 
 import (
 	"time"
-
-	"github.com/signerd/signerd/peers"
 )
 
-// shepherd knows how long members that join have been away.
-type shepherd struct {
+// Shepherd knows how long members that join have been away. It begins as its zero value.
+type Shepherd struct {
 	began  time.Time            // what was before, it did not see
 	looked time.Time            // the last time
 	seen   map[string]time.Time // when each was reachable last
@@ -17,9 +15,9 @@ type shepherd struct {
 // machine slept) all have their time again: nobody knows whether they were there.
 const gap = time.Minute
 
-// late gives the names of those that nobody has reached for longer than
-// patience.
-func (s *shepherd) late(now time.Time, joining []peers.Joining) []string {
+// Late gives the names of those that nobody has reached for longer than Patience, for
+// whoever calls it now and then.
+func (s *Shepherd) Late(now time.Time, joining []Joining) []string {
 	if now.Sub(s.looked) > gap {
 		s.began = now
 	}
@@ -37,7 +35,7 @@ func (s *shepherd) late(now time.Time, joining []peers.Joining) []string {
 			last = now
 		}
 		seen[j.Name] = last
-		if now.Sub(last) >= patience {
+		if now.Sub(last) >= Patience {
 			names = append(names, j.Name)
 		}
 	}

@@ -1,0 +1,37 @@
+package problems
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// Each problem is there once, with what was said of all, and can still be told by what
+// it wraps.
+func TestList(t *testing.T) {
+	a, b, c := errors.New("a"), fmt.Errorf("b: %w", fs.ErrNotExist), errors.New("c")
+	inner := multierror.Append(nil, a, b)
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{nil, "[]"},
+		{a, "[a]"},
+		{inner, "[a b: file does not exist]"},
+		{multierror.Append(nil, c, inner), "[c a b: file does not exist]"},
+		{fmt.Errorf("reading: %w", inner), "[reading: a reading: b: file does not exist]"},
+		{multierror.Append(nil, c, fmt.Errorf("reading: %w", inner)), "[c reading: a reading: b: file does not exist]"},
+		{fmt.Errorf("all: %w", multierror.Append(nil, c, fmt.Errorf("reading: %w", inner))), "[all: c all: reading: a all: reading: b: file does not exist]"},
+	} {
+		got := List(test.err)
+		if fmt.Sprint(got) != test.want {
+			t.Errorf("%v: %v, want %s", test.err, got, test.want)
+		}
+		if errors.Is(test.err, fs.ErrNotExist) && !errors.Is(got[len(got)-1], fs.ErrNotExist) {
+			t.Errorf("%v: the last one wraps nothing any more", test.err)
+		}
+	}
+}

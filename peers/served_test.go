@@ -1,0 +1,110 @@
+package peers
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+)
+
+// selfSigned makes a certificate that is its own CA.
+func selfSigned(t *testing.T, name string, until time.Time) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: until.Add(-24 * time.Hour), NotAfter: until,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: c}
+}
+
+// What a port serves and trusts is seen, whatever it is, with a certificate to
+// show or without.
+func TestInspect(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	shown, expired := selfSigned(t, "new", later), selfSigned(t, "infra0", time.Now().Add(-time.Second))
+	ca, old, more := shown.Leaf, selfSigned(t, "old", later).Leaf, selfSigned(t, "more", later).Leaf
+	trusted := x509.NewCertPool()
+	trusted.AddCert(ca)
+	trusted.AddCert(old)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		config := &tls.Config{
+			MinVersion: version, MaxVersion: version, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: trusted,
+			Certificates: []tls.Certificate{*expired},
+		}
+		address := serve(t, config)
+		for _, show := range []*tls.Certificate{nil, shown} {
+			s, err := Inspect(t.Context(), address, show)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !s.Chain[0].Equal(expired.Leaf) {
+				t.Error("it serves another certificate")
+			}
+			for _, test := range []struct {
+				bundle         []*x509.Certificate
+				extra, missing string
+			}{
+				{[]*x509.Certificate{ca, old}, "", ""},
+				{[]*x509.Certificate{old, ca}, "", ""},
+				{[]*x509.Certificate{ca}, "CN=old", ""},
+				{[]*x509.Certificate{ca, old, more}, "", "CN=more"},
+				{[]*x509.Certificate{more, ca}, "CN=old", "CN=more"},
+			} {
+				extra, missing := s.Difference(test.bundle)
+				if strings.Join(extra, ",") != test.extra || strings.Join(missing, ",") != test.missing {
+					t.Errorf("too much %v, too little %v; want %q and %q", extra, missing, test.extra, test.missing)
+				}
+			}
+		}
+		open := config.Clone()
+		open.ClientAuth = tls.NoClientCert
+		if _, err := Inspect(t.Context(), serve(t, open), nil); err == nil || !strings.Contains(err.Error(), "client-cert-auth") {
+			t.Errorf("a port that lets everybody in: %v", err)
+		}
+	}
+	if _, err := Inspect(t.Context(), "127.0.0.1:1", nil); err == nil {
+		t.Error("nobody is there")
+	}
+}
+
+// serve makes handshakes until the test ends.
+func serve(t *testing.T, config *tls.Config) string {
+	t.Helper()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_ = conn.(*tls.Conn).Handshake() // it may be refused
+				_ = conn.Close()
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}

@@ -1,0 +1,62 @@
+package peers
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// A join is given up when its member was away for longer than Patience, counted
+// from when it was seen last, registered, or the daemon looked again after it had
+// not for a while, whichever is latest.
+func TestShepherd(t *testing.T) {
+	began := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	long := began.Add(-time.Hour)
+	away := func(since time.Time) Joining { return Joining{Name: "etcd-2", Since: since} }
+	there := Joining{Name: "etcd-2", Since: long, Reachable: true}
+	for what, test := range map[string]struct {
+		at   func(after time.Duration) []Joining // what is seen; nil: nobody looks
+		late time.Duration                       // when it is given up; 0: never
+	}{
+		"away since before the start": {func(time.Duration) []Joining { return []Joining{away(long)} }, Patience},
+		"registered later":            {func(time.Duration) []Joining { return []Joining{away(began.Add(gap))} }, gap + Patience},
+		"seen for a while": {func(after time.Duration) []Joining {
+			if after <= 10*gap {
+				return []Joining{there}
+			}
+			return []Joining{away(long)}
+		}, 10*gap + Patience},
+		"always there": {func(time.Duration) []Joining { return []Joining{there} }, 0},
+		"nobody looked for a while": {func(after time.Duration) []Joining {
+			if after > gap && after < 4*gap {
+				return nil
+			}
+			return []Joining{away(long)}
+		}, 4*gap + Patience},
+		"it left, and joined anew": {func(after time.Duration) []Joining {
+			switch {
+			case after < Patience/2:
+				return []Joining{away(long)}
+			case after < Patience/2+gap:
+				return []Joining{}
+			}
+			return []Joining{away(began.Add(Patience/2 + gap))}
+		}, Patience/2 + gap + Patience},
+	} {
+		s := Shepherd{}
+		given := time.Duration(0)
+		const step = 10 * time.Second
+		for after := time.Duration(0); after < 3*Patience && given == 0; after += step {
+			seen := test.at(after)
+			if seen == nil {
+				continue
+			}
+			if late := s.Late(began.Add(after), seen); slices.Contains(late, "etcd-2") {
+				given = after
+			}
+		}
+		if given < test.late || given > test.late+step || test.late == 0 && given != 0 {
+			t.Errorf("%s: given up after %s, want %s", what, given, test.late)
+		}
+	}
+}
