@@ -51,7 +51,7 @@ func (b *boot) open() error {
 	if err := errors.Join(os.MkdirAll(StateDir, 0o700), durable.SyncDir(filepath.Dir(StateDir))); err != nil {
 		return err
 	}
-	b.journal = &journal{Version: stateVersion, Plan: b.plan, Begun: b.now(), Found: b.found, dir: StateDir}
+	b.journal = &journal{Version: journalVersion, Plan: b.plan, Begun: b.now(), Found: b.found, dir: StateDir}
 	return b.journal.write()
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -160,7 +161,7 @@ func TestStepsGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if j == nil {
-			j = &journal{Version: stateVersion, Plan: plan{Command: "join", Cluster: "prod-a"}, Begun: time.Now(), dir: dir}
+			j = &journal{Version: journalVersion, Plan: plan{Command: "join", Cluster: "prod-a"}, Begun: time.Now(), dir: dir}
 		}
 		did, states = nil, nil
 		b := &boot{journal: j, now: time.Now, observe: func(e Event) { states = append(states, e.State) }}
@@ -184,11 +185,34 @@ func TestStepsGoOn(t *testing.T) {
 
 func TestJournalOfAnotherVersion(t *testing.T) {
 	dir := t.TempDir()
-	for text, want := range map[string]string{`{"version": 2}`: "another release of it wrote it", `{"version`: "journal.json"} {
+	for text, want := range map[string]string{`{"version": 2}`: "run the release that wrote it", `{"version`: "journal.json"} {
 		if err := os.WriteFile(filepath.Join(dir, "journal.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := readJournal(dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// What was done is kept for later, and what is no receipt is refused with its place.
+func TestReceipt(t *testing.T) {
+	dir := t.TempDir()
+	if s, err := readReceipt(dir); s != nil || err != nil {
+		t.Errorf("none is %+v, %v", s, err)
+	}
+	wrote := &Summary{Command: "init", Cluster: "prod-a", Name: "etcd-1", CA: []string{"ab"}, Finished: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
+	if err := writeReceipt(dir, wrote); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := readReceipt(dir); err != nil || !reflect.DeepEqual(s, wrote) {
+		t.Errorf("it is %+v, %v", s, err)
+	}
+	for text, want := range map[string]string{`{"version":2,"done":true}`: "run the release that wrote it", `{}`: "receipt.json is damaged"} {
+		if err := os.WriteFile(receiptPath(dir), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readReceipt(dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}

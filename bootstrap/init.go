@@ -176,13 +176,14 @@ func (b *boot) withSigner(use func(*signer.Signer) error) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, durable.HandOver(authorityDir), durable.HandOver(ledgerDir)) }()
 	s, _, err := signer.Open(signer.Parts{
 		Cluster: b.plan.Cluster, Identity: signer.DefaultIdentity(b.plan.Cluster), Authority: authority, Ledger: ledgerDir,
 	}, b.now())
 	if err != nil {
 		return err
 	}
-	return errors.Join(use(s), s.Close(), durable.HandOver(authorityDir), durable.HandOver(ledgerDir))
+	return errors.Join(use(s), s.Close())
 }
 
 func (b *boot) signFirst(ctx context.Context) (string, error) {

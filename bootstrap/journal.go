@@ -13,8 +13,11 @@ import (
 	"github.com/signerd/signerd/internal/durable"
 )
 
-// stateVersion is the version of the forms of the journal and of the receipt.
-const stateVersion = 1
+// The versions of the forms.
+const (
+	journalVersion = 1
+	receiptVersion = 1
+)
 
 // journal is how far first-boot has come. Every change of it is durable before
 // the next step begins.
@@ -42,9 +45,9 @@ func receiptPath(dir string) string { return filepath.Join(dir, "receipt.json") 
 
 // readJournal gives the journal in dir, or nil if nothing was begun.
 func readJournal(dir string) (*journal, error) {
-	j, err := recorded[journal](journalPath(dir))
+	j, err := recorded[journal](journalPath(dir), journalVersion)
 	if err != nil {
-		return nil, fmt.Errorf("reading the journal: %w", err)
+		return nil, fmt.Errorf("reading the journal of an earlier run, which says how far it came: %w", err)
 	}
 	if j != nil {
 		j.dir = dir
@@ -61,9 +64,9 @@ func (j *journal) write() error {
 }
 
 // recorded reads a state file; nil if there is none.
-func recorded[T any](path string) (*T, error) {
+func recorded[T any](path string, version int) (*T, error) {
 	state := new(T)
-	err := durable.LoadState(path, stateVersion, state)
+	err := durable.LoadState(path, version, state)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -104,16 +107,19 @@ type receipt struct {
 }
 
 func readReceipt(dir string) (*Summary, error) {
-	r, err := recorded[receipt](receiptPath(dir))
-	if err != nil || r == nil {
-		return nil, err
+	r, err := recorded[receipt](receiptPath(dir), receiptVersion)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the receipt of an earlier run: %w", err)
+	case r == nil:
+		return nil, nil
 	}
 	return &r.Summary, nil
 }
 
 // writeReceipt says that all is done. From here on nothing runs again.
 func writeReceipt(dir string, s *Summary) error {
-	if err := record(receiptPath(dir), receipt{stateVersion, *s}, 0o644); err != nil {
+	if err := record(receiptPath(dir), receipt{receiptVersion, *s}, 0o644); err != nil {
 		return fmt.Errorf("writing the receipt: %w", err)
 	}
 	return nil

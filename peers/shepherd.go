@@ -1,8 +1,6 @@
 package peers
 
-import (
-	"time"
-)
+import "time"
 
 // Shepherd knows how long members that join have been away. It begins as its zero value.
 type Shepherd struct {
@@ -11,14 +9,14 @@ type Shepherd struct {
 	seen   map[string]time.Time // when each was reachable last
 }
 
-// gap is how long nobody may have looked. After more (etcd was away, or the
+// lookGap is how long nobody may have looked. After more (etcd was away, or the
 // machine slept) all have their time again: nobody knows whether they were there.
-const gap = time.Minute
+const lookGap = time.Minute
 
 // Late gives the names of those that nobody has reached for longer than Patience, for
 // whoever calls it now and then.
 func (s *Shepherd) Late(now time.Time, joining []Joining) []string {
-	if now.Sub(s.looked) > gap {
+	if now.Sub(s.looked) > lookGap {
 		s.began = now
 	}
 	s.looked = now

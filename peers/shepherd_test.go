@@ -19,29 +19,29 @@ func TestShepherd(t *testing.T) {
 		late time.Duration                       // when it is given up; 0: never
 	}{
 		"away since before the start": {func(time.Duration) []Joining { return []Joining{away(long)} }, Patience},
-		"registered later":            {func(time.Duration) []Joining { return []Joining{away(began.Add(gap))} }, gap + Patience},
+		"registered later":            {func(time.Duration) []Joining { return []Joining{away(began.Add(lookGap))} }, lookGap + Patience},
 		"seen for a while": {func(after time.Duration) []Joining {
-			if after <= 10*gap {
+			if after <= 10*lookGap {
 				return []Joining{there}
 			}
 			return []Joining{away(long)}
-		}, 10*gap + Patience},
+		}, 10*lookGap + Patience},
 		"always there": {func(time.Duration) []Joining { return []Joining{there} }, 0},
 		"nobody looked for a while": {func(after time.Duration) []Joining {
-			if after > gap && after < 4*gap {
+			if after > lookGap && after < 4*lookGap {
 				return nil
 			}
 			return []Joining{away(long)}
-		}, 4*gap + Patience},
+		}, 4*lookGap + Patience},
 		"it left, and joined anew": {func(after time.Duration) []Joining {
 			switch {
 			case after < Patience/2:
 				return []Joining{away(long)}
-			case after < Patience/2+gap:
+			case after < Patience/2+lookGap:
 				return []Joining{}
 			}
-			return []Joining{away(began.Add(Patience/2 + gap))}
-		}, Patience/2 + gap + Patience},
+			return []Joining{away(began.Add(Patience/2 + lookGap))}
+		}, Patience/2 + lookGap + Patience},
 	} {
 		s := Shepherd{}
 		given := time.Duration(0)

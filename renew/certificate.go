@@ -145,18 +145,20 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status
 
 // keeps says whether the certificate that is there stays for now. One that lives by what
 // is trusted is not thrown away: not by a clock that is wrong, and not for a CA that
-// somebody does not trust yet, which is an error.
+// somebody does not trust yet. Then the error says who.
 func (s *syncer) keeps(ctx context.Context, o *offer, key crypto.Signer, skewed bool) (bool, error) {
 	trusted, _ := s.files.CAs()
-	switch lives := s.lives(trusted, key, o.time) || s.lives(o.cas, key, o.time) || skewed && s.lives(trusted, key, s.now()); {
-	case !lives:
-		return false, nil
-	case skewed:
-		return true, nil
-	case slices.Contains(o.crossed(), signer.Fingerprint(o.cas[0])):
+	if !s.lives(trusted, key, o.time) && !s.lives(o.cas, key, o.time) && !(skewed && s.lives(trusted, key, s.now())) {
 		return false, nil
 	}
-	return false, s.mayChange(ctx, o.cas[0])
+	if skewed {
+		return true, nil
+	}
+	if slices.Contains(o.crossed(), signer.Fingerprint(o.cas[0])) {
+		return false, nil
+	}
+	err := s.mayChange(ctx, o.cas[0])
+	return err != nil, err
 }
 
 // lives says whether the certificate that is there is one for the key that leads to

@@ -16,7 +16,8 @@ import (
 	"github.com/signerd/signerd/signer"
 )
 
-// offer is what a signer hands out, all of one moment.
+// offer is what a signer hands out. A bundle that is new here is of the same moment as the
+// generations.
 type offer struct {
 	time        time.Time // by the signer's clock
 	generations []wire.GenerationStatus

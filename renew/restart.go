@@ -26,7 +26,7 @@ import (
 const (
 	turnPatience = 5 * time.Minute  // for the others to have had their turn, and the cluster to be well
 	lookAgain    = 2 * time.Second  // between two looks at the cluster
-	sayAgain     = 30 * time.Second // between two sentences on what is waited for
+	sayAgain     = 30 * time.Second // between two sentences on one thing that is waited for
 	healthLimit  = 15 * time.Second // for etcd to answer /health, which asks the cluster
 )
 
@@ -204,17 +204,19 @@ func (s *syncer) restartInTurn(ctx context.Context, cas []*x509.Certificate, sta
 func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.Turn, error) {
 	ctx, cancel := context.WithTimeout(ctx, turnPatience)
 	defer cancel()
-	var said time.Time
+	said := map[string]time.Time{} // when it was, by what is waited for
 	for {
+		awaited := "the turn"
 		turn, err := cluster.TakeTurn(ctx, s.now(), s.member.Name)
 		if err == nil {
+			awaited = "the cluster"
 			if err = s.settled(ctx, cluster, turn); err == nil {
 				return turn, nil
 			}
 			err = errors.Join(err, turn.Release(ctx))
 		}
-		if time.Since(said) > sayAgain {
-			said = time.Now()
+		if time.Since(said[awaited]) > sayAgain {
+			said[awaited] = time.Now()
 			s.say("waiting to restart etcd: %v", err)
 		}
 		if pause(ctx, lookAgain) != nil {

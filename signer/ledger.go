@@ -162,7 +162,7 @@ func (l *Ledger) Head() Head {
 }
 
 // Contains says whether an earlier head is in this ledger: if not, its end was
-// cut off or it is another ledger. It reads the files from that head on.
+// cut off or it is another ledger. It reads the file that the head would be in.
 func (l *Ledger) Contains(head Head) (bool, error) {
 	if now := l.Head(); head.Seq >= now.Seq {
 		return head == now, nil

@@ -152,7 +152,7 @@ func TestFiles(t *testing.T) {
 	if there, err := contains(t.TempDir(), heads[0]); err != nil || there {
 		t.Errorf("a head is in no ledger: %v", err)
 	}
-	// What comes before the head is not read, and what comes after it is.
+	// What comes before the head is not read, and the file that it is in is.
 	damaged := filepath.Join(dir, "2026-11-26.jsonl")
 	whole := must(os.ReadFile(damaged))
 	if err := os.WriteFile(damaged, append([]byte("{}"), whole...), 0o600); err != nil {

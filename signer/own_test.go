@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// signerd's own certificate is a client's, is made anew when it ages, and the
-// ledger has it without a hold.
+// signerd's own certificate is a client's, is made anew when it ages, and the ledger has
+// each, and no hold.
 func TestSelf(t *testing.T) {
 	s := newTestSigner(t, "")
 	now := noon
@@ -29,5 +29,17 @@ func TestSelf(t *testing.T) {
 	}
 	if s.Ledger().Hold(SelfName) != nil {
 		t.Error("signerd holds a name")
+	}
+	// What is asked for later is on disk later.
+	if err := take(t, s.ledger, issue("a", "k", noon), Ask); err != nil {
+		t.Fatal(err)
+	}
+	recorded := 0
+	if _, err := Verify(s.ledger.dir, func(e Entry) {
+		if e.Event == Issued && e.Name == SelfName {
+			recorded++
+		}
+	}); err != nil || recorded != 3 {
+		t.Errorf("the ledger has %d of them, %v", recorded, err)
 	}
 }

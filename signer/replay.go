@@ -111,22 +111,27 @@ func contains(dir string, head Head) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the ledger: %w", err)
 	}
+	later := false
 	for _, name := range slices.Backward(names) {
 		before, begun, err := begins(filepath.Join(dir, name))
-		if err != nil {
+		switch {
+		case err != nil:
 			return false, err
+		case !begun:
+		case before.Seq > head.Seq:
+			later = true
+		case before.Seq == head.Seq:
+			return before == head, nil
+		default:
+			found := false
+			t, err := replayFile(dir, name, before, func(e Entry) {
+				// A line carries the hash of the one before it.
+				found = found || e.Seq == head.Seq+1 && e.Prev == head.Hash
+			})
+			return err == nil && (found || t.head == head), err
 		}
-		if !begun || before.Seq > head.Seq {
-			continue
-		}
-		found := before == head
-		t, err := replayFile(dir, name, before, func(e Entry) {
-			// A line carries the hash of the one before it.
-			found = found || e.Seq == head.Seq+1 && e.Prev == head.Hash
-		})
-		return found || t.head == head, err
 	}
-	return len(names) > 0, nil
+	return later, nil
 }
 
 // begins gives the head that a file goes on from; none if it has no whole line yet.

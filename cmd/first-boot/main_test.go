@@ -73,6 +73,12 @@ func TestComplain(t *testing.T) {
 	if got, want := complain(list), "first-boot: this stands in the way; nothing was changed:\n  - one thing\n  - another\n"; got != want {
 		t.Errorf("a list is %q, want %q", got, want)
 	}
+	// A list within one of them, as the lines of authorized_keys are.
+	lines := multierror.Append(nil, errors.New("keys:1: bad"), errors.New("keys:2: worse"))
+	list = multierror.Append(bootstrap.ErrPreflight, errors.New("one thing"), fmt.Errorf("the keys: %w; give others", lines))
+	if got, want := complain(list), "first-boot: this stands in the way; nothing was changed:\n  - one thing\n  - the keys: keys:1: bad; give others\n  - the keys: keys:2: worse; give others\n"; got != want {
+		t.Errorf("a list in a list is %q, want %q", got, want)
+	}
 	if got, want := complain(errors.New("a step broke")), "first-boot: a step broke\n"; got != want {
 		t.Errorf("an error is %q, want %q", got, want)
 	}

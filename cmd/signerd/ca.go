@@ -128,14 +128,15 @@ func newCAAdopt() *cobra.Command {
 
 // adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
 func adopt(ctx context.Context, s *setup, alone bool) (err error) {
+	defer func() {
+		// What root has written here is the daemon's.
+		err = errors.Join(err, durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger))
+	}()
 	signs, _, err := signer.Open(s.parts(), time.Now())
 	if err != nil {
 		return exitForState(err)
 	}
-	defer func() {
-		// What root has written here is the daemon's.
-		err = errors.Join(err, signs.Close(), durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger))
-	}()
+	defer func() { err = errors.Join(err, signs.Close()) }()
 	if alone {
 		return s.authority.TakeOver(0)
 	}

@@ -43,6 +43,7 @@ type keeper struct {
 	refused  string   // why etcd lets somebody not vote, at the last look
 	compared bool     // the head in etcd was held against the ledger
 	foreign  []byte   // the head in etcd that is not in the ledger; nil: none
+	unread   string   // why the ledger could not be looked into for that head; empty: it could
 	saved    signer.Head
 }
 
@@ -191,33 +192,50 @@ func (k *keeper) saveHead(ctx context.Context) error {
 
 func (k *keeper) compareHead(ctx context.Context) error {
 	value, err := k.cluster.LedgerHead(ctx)
-	if err != nil || k.foreign != nil && bytes.Equal(value, k.foreign) {
-		return err // said already, and nothing changed
+	if err != nil {
+		return err
+	}
+	k.compare(value)
+	return nil
+}
+
+// compare holds the head that etcd has, or nothing, against the ledger, and logs what is
+// new about that. A ledger that cannot be read is no trouble with etcd, and looked into
+// again the next time.
+func (k *keeper) compare(value []byte) {
+	if k.foreign != nil && bytes.Equal(value, k.foreign) {
+		return // said already, and nothing changed
 	}
 	k.foreign = nil
 	if value == nil {
 		k.compared = true
-		return nil
+		return
 	}
+	ledger := k.signer.Ledger()
 	var head signer.Head
-	there := false
+	there, unread := false, ""
 	if json.Unmarshal(value, &head) == nil {
-		if there, err = k.signer.Ledger().Contains(head); err != nil {
-			k.foreign = value
-			k.log.Error().Err(err).Msg("the ledger cannot be held against the head that was kept in etcd, which stays: signerd ledger verify")
-			return nil
+		var err error
+		if there, err = ledger.Contains(head); err != nil {
+			unread = err.Error()
 		}
 	}
+	said := unread == k.unread
+	if k.unread = unread; unread != "" {
+		if !said {
+			k.log.Error().Str("reason", unread).Msg("the ledger cannot be held against the head that was kept in etcd, which stays: signerd ledger verify")
+		}
+		return
+	}
 	if k.restored && !there {
-		k.log.Warn().Bytes("etcd", value).Uint64("seq", k.signer.Ledger().Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
+		k.log.Warn().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
 		there = true
 	}
 	if k.compared = there; there {
-		return nil
+		return
 	}
 	k.foreign = value
-	k.log.Error().Bytes("etcd", value).Uint64("seq", k.signer.Ledger().Head().Seq).Stringer("hash", k.signer.Ledger().Head().Hash).
+	k.log.Error().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Stringer("hash", ledger.Head().Hash).
 		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy; " +
 			"when you know why, etcdctl del /signerd/ledger lets the ledger as it is count")
-	return nil
 }

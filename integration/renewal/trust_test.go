@@ -2,7 +2,6 @@ package renewal
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -149,17 +148,19 @@ func (w *world) nobody(t *testing.T, waitsFor int, hosts ...string) {
 	began := time.Now()
 	fleet.Eventually(t, time.Minute, strings.Join(hosts, " and ")+" say what they wait for", func() error {
 		named := false
+		var said []string
 		for _, name := range hosts {
 			lines := w.Said(name, "signerd-sync", began, "waiting to restart etcd")
 			if len(lines) == 0 {
 				return fmt.Errorf("%s says %s", name, w.Said(name, "signerd-sync", began, ""))
 			}
+			said = append(said, lines...)
 			for _, line := range lines {
 				named = named || strings.Contains(line, fmt.Sprint("etcd-h", waitsFor-10)) || strings.Contains(line, w.Bed.Address(waitsFor))
 			}
 		}
 		if !named {
-			return errors.New("nobody names it")
+			return fmt.Errorf("nobody names it: %q", said)
 		}
 		return nil
 	})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ func (l *life) check(t *testing.T) (all []broken) {
 	if out, err := l.Bed.Exec("h1", "signerd", "ledger", "verify"); err != nil {
 		add(damages, "%s %v", out, err)
 	}
+	l.look(t.Context())
 	recorded := map[string]signer.Entry{}
 	lines := 0
 	for line := range strings.Lines(l.On(t, "h1", "sh", "-c", "cat /var/lib/signerd/ledger/*.jsonl")) {
@@ -49,8 +51,11 @@ func (l *life) check(t *testing.T) (all []broken) {
 			continue
 		}
 		lines++
-		if e.Event == signer.Issued {
-			recorded[strings.TrimLeft(e.Serial, "0")] = e
+		switch serial := strings.TrimLeft(e.Serial, "0"); e.Event {
+		case signer.Issued:
+			recorded[serial] = e
+		case signer.Voided: // it says that nobody has it
+			delete(recorded, serial)
 		}
 	}
 	certificates := 0
@@ -79,6 +84,7 @@ func (l *life) check(t *testing.T) (all []broken) {
 		}
 		if err != nil {
 			add(leaves, "%s gets none at the end: %v", n.name, err)
+			continue
 		}
 		for _, port := range l.Ports("2379") {
 			if admitted, err := n.admitted(t.Context(), port, false); err != nil || !admitted {
@@ -210,22 +216,37 @@ func (l *life) watch(ctx context.Context) {
 	for i := 0; ctx.Err() == nil; i++ {
 		n := l.nodes[i%len(l.nodes)]
 		ports := l.Ports("2379")
-		at := i / len(l.nodes) % len(ports)
-		admitted, err := n.admitted(ctx, ports[at], true)
+		admitted, err := n.admitted(ctx, ports[i/len(l.nodes)%len(ports)], true)
 		if err != nil && ctx.Err() == nil {
 			l.report(broken{leaves, err.Error()})
 		}
 		if admitted {
 			l.admitted++
 		}
-		for _, port := range []string{ports[at], l.Ports("2380")[at]} {
-			if s, err := peers.Inspect(ctx, port, nil); err == nil {
-				l.shown[s.Chain[0].SerialNumber.Text(16)] = port
-			}
+		if i%len(l.nodes) == 0 {
+			l.look(ctx)
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// look remembers which certificates members show by now, those that can be reached.
+func (l *life) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	ports := slices.Concat(l.Ports("2379"), l.Ports("2380"))
+	shown := make([]*peers.Served, len(ports))
+	var group sync.WaitGroup
+	for i, port := range ports {
+		group.Go(func() { shown[i], _ = peers.Inspect(ctx, port, nil) })
+	}
+	group.Wait()
+	for i, s := range shown {
+		if s != nil {
+			l.shown[s.Chain[0].SerialNumber.Text(16)] = ports[i]
 		}
 	}
 }

@@ -45,6 +45,11 @@ var plants = []plant{
 		[]string{leaves}, quiet,
 	},
 	{
+		"no line for a member's renewal", "signer/issue.go", "} else if err := s.ledger.Take(ctx, entry, order.Claim); err != nil {",
+		"} else if order.Subject.profile == member && s.ledger.Repeats(order.Subject, order.Key) {\n\t} else if err := s.ledger.Take(ctx, entry, order.Claim); err != nil {",
+		[]string{ledger}, quiet,
+	},
+	{
 		"a goroutine stays", "internal/sshfront/server.go", "\tgrowStack()\n", "\tgrowStack()\n\tgo func() { select {} }()\n",
 		[]string{growth}, quiet,
 	},

@@ -38,7 +38,7 @@ type life struct {
 
 	// What watch saw, for when it has ended.
 	admitted int               // how often a member took what a node has
-	shown    map[string]string // the serial of each certificate that a member showed, and at which port
+	shown    map[string]string // the serials of certificates that the three members showed, and at which port
 }
 
 func (l *life) report(b broken) {
@@ -142,6 +142,9 @@ func (l *life) live(t *testing.T, seed uint64, until time.Time, befall func(*tes
 		denied += n.denied
 	}
 	if len(sizes) < 5 || l.admitted < 5 || len(l.shown) < 3 {
+		for _, b := range l.broken {
+			t.Logf("%s: %s", b.promise, b.how)
+		}
 		t.Fatalf("signerd told its size %d times, members admitted nodes %d times and showed %d certificates: nothing was seen", len(sizes), l.admitted, len(l.shown))
 	}
 	t.Logf("%d times somebody else was denied a name; %+v at the beginning, %+v at the end", denied, sizes[0], sizes[len(sizes)-1])

@@ -153,10 +153,12 @@ func CreateDir(path string, fill func(staging string) error) error {
 }
 
 // HandOver gives a directory that root made, and the files in it, to the owner
-// of the directory above.
+// of the directory above. One that is not there is left at that.
 func HandOver(path string) error {
 	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	return errors.Join(handOver(dir), dir.Close())

@@ -17,8 +17,8 @@ var ErrDamaged = errors.New("is damaged")
 // is to be kept for later is written so.
 
 // LoadState reads the state file at path into a struct that has such a member. That it is
-// missing is fs.ErrNotExist; an unknown member, or anything behind the object, wraps
-// ErrDamaged. A version of another form is an error too, whatever else is in it.
+// missing is fs.ErrNotExist; no version, an unknown member, or anything behind the object
+// wraps ErrDamaged. Another version is an error too, whatever else is in it.
 func LoadState(path string, version int, into any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -30,8 +30,12 @@ func LoadState(path string, version int, into any) error {
 	if err := json.Unmarshal(data, &form); err != nil {
 		return fmt.Errorf("%s %w: %w", path, ErrDamaged, err)
 	}
-	if form.Version != version {
-		return fmt.Errorf("%s has the version %d, and this program knows %d: another release of it wrote it", path, form.Version, version)
+	switch form.Version {
+	case version:
+	case 0:
+		return fmt.Errorf("%s %w: it has no version", path, ErrDamaged)
+	default:
+		return fmt.Errorf("%s has the version %d, and this program knows %d: run the release that wrote it", path, form.Version, version)
 	}
 	if err := DecodeStrict(data, into); err != nil {
 		return fmt.Errorf("%s %w: %w", path, ErrDamaged, err)
@@ -54,7 +58,8 @@ func EncodeState(state any) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// DecodeStrict reads one JSON value that has no unknown members and nothing after it.
+// DecodeStrict reads one JSON value that has no unknown members and nothing after it. What
+// members are called is judged as encoding/json does, in any case.
 func DecodeStrict(data []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()

@@ -45,7 +45,8 @@ func TestLoadStateRefuses(t *testing.T) {
 		`{"version":1,"name":["a"]}`:      "is damaged",
 		`{"version":1,"names":"a"}`:       "is damaged",
 		`["a"]`:                           "is damaged",
-		`{"names":["a"]}`:                 "has the version 0, and this program knows 1",
+		`{"names":["a"]}`:                 "is damaged: it has no version",
+		`null`:                            "is damaged: it has no version",
 		`{"version":2,"called":{"a":{}}}`: "has the version 2, and this program knows 1",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -66,8 +67,8 @@ func TestLoadStateRefuses(t *testing.T) {
 	}
 }
 
-// What is loaded is kept as it is when it is saved, and nothing else is ever read as a
-// state.
+// What is loaded is of the version, and kept as it is when it is saved; what is refused
+// names the file.
 func FuzzLoadState(f *testing.F) {
 	for _, seed := range []string{`{"version":1,"names":["a","b"]}`, `{"version":1}`, `{"version":1,"version":2}`, `{"version":1,"names":null}{}`, `{"Version":1}`, "[]", "\xff"} {
 		f.Add([]byte(seed))
