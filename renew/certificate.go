@@ -148,13 +148,13 @@ func (s *syncer) renewFrom(ctx context.Context, client *sshclient.Client, status
 // somebody does not trust yet. Then the error says who.
 func (s *syncer) keeps(ctx context.Context, o *offer, key crypto.Signer, skewed bool) (bool, error) {
 	trusted, _ := s.files.CAs()
-	if !s.lives(trusted, key, o.time) && !s.lives(o.cas, key, o.time) && !(skewed && s.lives(trusted, key, s.now())) {
+	lives := s.lives(trusted, key, o.time) || s.lives(o.cas, key, o.time) || skewed && s.lives(trusted, key, s.now())
+	switch {
+	case !lives:
 		return false, nil
-	}
-	if skewed {
+	case skewed:
 		return true, nil
-	}
-	if slices.Contains(o.crossed(), signer.Fingerprint(o.cas[0])) {
+	case slices.Contains(o.crossed(), signer.Fingerprint(o.cas[0])):
 		return false, nil
 	}
 	err := s.mayChange(ctx, o.cas[0])
