@@ -54,7 +54,8 @@ const (
 
 // Init makes this machine the first member of a cluster, with its CA and its
 // signer. It gives nil without an error after a dry run. The error wraps
-// ErrPreflight, ErrDone, or is what stopped a step; the next Init goes on there.
+// ErrPreflight (with ErrUsage for an option), ErrDone, ErrBusy, or is what stopped a step;
+// the next Init goes on there.
 func Init(ctx context.Context, o InitOptions, observe Observer) (*Summary, error) {
 	b, release, err := begin("init", observe)
 	if err != nil {
@@ -104,7 +105,7 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	_, err := authorizedKeys(b.plan.Authorize)
 	p.check(err)
 	p.absent(b.plan.dataDir(), "it is where etcd's data is to be; move it away if it is of no use")
-	if len(b.plan.Addresses) > 0 && b.plan.Cluster != "" {
+	if len(b.plan.Addresses) > 0 {
 		_, err := config.Parse(configPath, b.plan.signerConfig())
 		p.check(err)
 	}

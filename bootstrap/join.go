@@ -35,7 +35,8 @@ type JoinOptions struct {
 }
 
 // Join makes this machine one more member of the cluster. It gives nil without an
-// error after a dry run. The error wraps ErrPreflight, ErrDone, ErrDenied,
+// error after a dry run. The error wraps ErrPreflight (with ErrUsage for an option),
+// ErrDone, ErrBusy, ErrDenied,
 // ErrUnreachable, or ErrUndone if it failed before the member voted and all was
 // taken back; after any other the next Join goes on.
 func Join(ctx context.Context, o JoinOptions, observe Observer) (*Summary, error) {
@@ -125,10 +126,10 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	if o.CAFingerprints, err = parsePins(o.CAFingerprints); err != nil {
 		p.misused("--ca-fingerprint: %w", err)
 	}
+	state := p.machine(ctx, j.now())
 	if p.problems.ErrorOrNil() != nil {
 		return p.verdict()
 	}
-	state := p.machine(ctx, j.now())
 	if j.journal != nil {
 		p.same(j.journal.Begun, [][3]string{
 			{"--signer-ip", address, j.plan.Signer}, {"--signer-fingerprint", o.SignerFingerprint, j.plan.SignerKey},

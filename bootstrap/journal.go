@@ -35,7 +35,7 @@ type journal struct {
 // found is what the machine had before anything changed.
 type found struct {
 	Fresh   []string          `json:"fresh,omitempty"`  // data of the distribution's etcd that nobody used
-	Moved   map[string]string `json:"moved,omitempty"`  // of those, from where to where
+	Moved   map[string]string `json:"moved,omitempty"`  // what is out of the way, from where to where
 	EtcdUp  bool              `json:"etcd_up,omitzero"` // the distribution's etcd ran
 	Enabled bool              `json:"enabled,omitzero"` // it was to start at boot
 }

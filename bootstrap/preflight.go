@@ -45,7 +45,7 @@ func (p *preflight) misused(format string, args ...any) {
 	p.problem("%w: %w", ErrUsage, fmt.Errorf(format, args...))
 }
 
-// verdict gives the list of problems, which wraps ErrPreflight.
+// verdict gives the list of problems. Its first element is ErrPreflight itself.
 func (p *preflight) verdict() error {
 	if p.problems.ErrorOrNil() == nil {
 		return nil

@@ -14,8 +14,7 @@ import (
 // checkRefusals makes sure that etcd's ports are open to whom they should be and
 // to nobody else. client is a certificate of the CA that is no member's.
 func (p *plan) checkRefusals(ctx context.Context, ours, client peers.Credentials) error {
-	clients := net.JoinHostPort(p.address().String(), member.ClientPort)
-	others := net.JoinHostPort(p.address().String(), member.PeerPort)
+	clients, others := member.Addresses(p.address().String())
 	nobody := peers.Credentials{Roots: ours.Roots}
 	for _, try := range []struct {
 		who, scheme, host string

@@ -33,7 +33,7 @@ func (j *join) failed(err error) error {
 		return fmt.Errorf("%w; %w: run this again to finish; if its etcd cannot start, take it out (ssh signer@... remove %s) and then run this again",
 			err, undoErr, j.plan.Name)
 	default:
-		return fmt.Errorf("%w; it could not be undone: %w: run this again, or signerd takes the member back by itself after 15 minutes", err, undoErr)
+		return fmt.Errorf("%w; it could not be undone: %w: run this again; meanwhile signerd lets the member vote if it is in sync, and takes it out if it cannot be reached for 15 minutes", err, undoErr)
 	}
 }
 

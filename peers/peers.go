@@ -35,6 +35,8 @@ var (
 	ErrBusy = errors.New("not now")
 	// ErrTaken is wrapped when a name or an address belongs to another member.
 	ErrTaken = errors.New("denied")
+	// ErrClock is wrapped when a port takes a new certificate for one that is not valid.
+	ErrClock = errors.New("takes a new certificate for one that is not valid")
 )
 
 // Credentials are how signerd proves to etcd who it is, and by what it knows
@@ -119,9 +121,15 @@ func Connect(endpoints []string, credentials Credentials) (*Cluster, error) {
 	return &Cluster{client: client, configured: endpoints, credentials: credentials, changes: make(chan struct{}, 1), registered: make(chan struct{}, 1)}, nil
 }
 
+// Roots gives the CAs by which etcd's members are known now.
+func (c *Cluster) Roots() *x509.CertPool { return c.credentials.Roots() }
+
 // Certificate gives the certificate that etcd would be shown now; nil if there is
 // none.
 func (c *Cluster) Certificate(ctx context.Context) *tls.Certificate {
+	if c.credentials.Certificate == nil {
+		return nil
+	}
 	certificate, err := c.credentials.Certificate(ctx)
 	if err != nil {
 		return nil

@@ -47,8 +47,12 @@ const probeTries = 3
 // own before 1.22 said only that it is bad.
 var refusals = []tls.AlertError{48, 42}
 
+// expired is what it says of one that is not valid by its clock.
+const expired tls.AlertError = 45
+
 // Admits says whether a port of etcd, host:port, lets the owner of credentials in. A
-// refusal is that its CA is not known there; anything else that goes wrong is an error.
+// refusal is that its CA is not known there; anything else that goes wrong is an error,
+// which wraps ErrClock if the certificate is not valid by that member's clock.
 func Admits(ctx context.Context, host string, credentials Credentials) (bool, error) {
 	var err error
 	for range probeTries {
@@ -57,8 +61,12 @@ func Admits(ctx context.Context, host string, credentials Credentials) (bool, er
 		}
 		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
 			// The alert's own type is not exported, but its text is.
-			if slices.ContainsFunc(refusals, func(a tls.AlertError) bool { return a.Error() == e.Err.Error() }) {
+			is := func(a tls.AlertError) bool { return a.Error() == e.Err.Error() }
+			switch {
+			case slices.ContainsFunc(refusals, is):
 				return false, nil
+			case is(expired):
+				return false, ErrClock
 			}
 			break
 		}

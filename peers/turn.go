@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,7 +72,7 @@ func heldBy(kvs []*mvccpb.KeyValue) error {
 	for _, kv := range kvs {
 		_ = json.Unmarshal(kv.Value, &holder) // without a name it is held all the same
 	}
-	return fmt.Errorf("%w: %s has the turn to restart since %s", ErrBusy, orUnnamed(holder.Member), holder.Since.Format(time.RFC3339))
+	return fmt.Errorf("%w: %s has the turn to restart since %s", ErrBusy, cmp.Or(holder.Member, "somebody who left no name"), holder.Since.Format(time.RFC3339))
 }
 
 // awayForTurn is away for a member, which needs no more of etcd than one key.

@@ -31,7 +31,7 @@ import (
 const askPatience = 45 * time.Second
 
 // renew brings the bundle and the certificate up to date, from the first signer
-// that answers. It asks by the member's own key, which no expiry shuts out.
+// that can serve it. It asks by the member's own key, which no expiry shuts out.
 func (s *syncer) renew(ctx context.Context) error {
 	keys, err := s.files.SSHKeys()
 	if err != nil {

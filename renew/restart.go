@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/signerd/signerd/internal/crashpoint"
@@ -26,7 +27,7 @@ import (
 const (
 	turnPatience = 5 * time.Minute  // for the others to have had their turn, and the cluster to be well
 	lookAgain    = 2 * time.Second  // between two looks at the cluster
-	sayAgain     = 30 * time.Second // between two sentences on one thing that is waited for
+	sayAgain     = 30 * time.Second // between two sentences on what is waited for
 	healthLimit  = 15 * time.Second // for etcd to answer /health, which asks the cluster
 )
 
@@ -204,25 +205,35 @@ func (s *syncer) restartInTurn(ctx context.Context, cas []*x509.Certificate, sta
 func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.Turn, error) {
 	ctx, cancel := context.WithTimeout(ctx, turnPatience)
 	defer cancel()
-	said := map[string]time.Time{} // when it was, by what is waited for
+	var said time.Time
 	for {
-		awaited := "the turn"
-		turn, err := cluster.TakeTurn(ctx, s.now(), s.member.Name)
+		turn, err := s.tryTurn(ctx, cluster)
 		if err == nil {
-			awaited = "the cluster"
-			if err = s.settled(ctx, cluster, turn); err == nil {
-				return turn, nil
-			}
-			err = errors.Join(err, turn.Release(ctx))
+			return turn, nil
 		}
-		if time.Since(said[awaited]) > sayAgain {
-			said[awaited] = time.Now()
+		if time.Since(said) > sayAgain {
+			said = time.Now()
 			s.say("waiting to restart etcd: %v", err)
 		}
 		if pause(ctx, lookAgain) != nil {
 			return nil, err
 		}
 	}
+}
+
+// tryTurn takes the turn if the cluster is well: who cannot use it keeps nobody from it.
+func (s *syncer) tryTurn(ctx context.Context, cluster *peers.Cluster) (*peers.Turn, error) {
+	if err := cluster.Steady(ctx, s.member.Name); err != nil {
+		return nil, err
+	}
+	turn, err := cluster.TakeTurn(ctx, s.now(), s.member.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.settled(ctx, cluster, turn); err != nil {
+		return nil, errors.Join(err, turn.Release(ctx))
+	}
+	return turn, nil
 }
 
 // settled makes sure that the cluster is well for as long as etcd takes to count on
@@ -267,8 +278,9 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 	s.say("restarting etcd: %s", stale)
 	began := time.Now()
 	held, stop := context.WithCancel(ctx)
-	defer stop()
-	go keep(held, turn)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { keep(held, turn) })
+	defer func() { stop(); keeping.Wait() }()
 	if err := s.restartEtcd(ctx); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ type Authority struct {
 	dir string
 
 	changing sync.Mutex   // held by a step of a rotation; taken before mu
-	mu       sync.RWMutex // guards what follows; held for reading until a certificate is recorded
+	mu       sync.RWMutex // guards what follows; held for reading by Issue from its beginning to its end: nothing below that may ask the Authority
 	set      set
 	standing standing
 	changes  int // of the set, since the start
@@ -43,6 +43,9 @@ func LoadAuthority(dir string, now time.Time) (*Authority, error) {
 	}
 	set, err := loadSet(dir, s, now)
 	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
+	}
+	if _, err := readStep(dir); err != nil { // Recover needs it
 		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
 	return &Authority{dir: dir, set: set, standing: s.standing}, nil
@@ -238,8 +241,8 @@ func (a *Authority) stands() standing {
 	return a.standing
 }
 
-// Supersede notes that another signer took over. It is on disk when this returns.
-func (a *Authority) Supersede() error {
+// NoteSuperseded keeps that another signer took over. It is on disk when this returns.
+func (a *Authority) NoteSuperseded() error {
 	return a.restate(func(s *standing) error {
 		s.Superseded = true
 		return nil

@@ -19,7 +19,8 @@ type Change struct {
 	By      Asker
 
 	// Agree is asked before the step counts, with the CA that will sign from then on.
-	// Certificates are issued meanwhile.
+	// Certificates are issued meanwhile. The step has its lock: nothing that changes the
+	// Authority may be called.
 	Agree func(active *Generation) error
 }
 

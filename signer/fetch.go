@@ -64,7 +64,7 @@ type Lasting struct {
 }
 
 // Unexpired gives the clients that have certificates by a generation at now, by name.
-// A certificate that was void counts too.
+// A void one counts too, as long as somebody holds the name.
 func (l *Ledger) Unexpired(g *Generation, now time.Time) []Lasting {
 	return l.clients(now, func(s *nameState) time.Time {
 		for _, i := range s.issuers {

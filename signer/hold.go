@@ -233,7 +233,7 @@ func (h *Hold) without(serial string) *Hold {
 		return h.previous
 	}
 	rest := *h
-	rest.previous = h.previous.without(serial)
+	rest.keep(h.previous.without(serial))
 	return &rest
 }
 

@@ -62,9 +62,9 @@ type Certificate struct {
 }
 
 // Issue records, signs and lints one certificate. The name is taken in the same
-// step that records it. ErrHeld, ErrRetry and ErrUnrecorded say that nothing was
-// signed; any other error is a fault of ours, or that the client went away, and
-// the ledger then says that the certificate is void.
+// step that records it. ErrHeld, ErrRetry, ErrUnrecorded and the context's own error from
+// before that step say that nothing was recorded; after it, a fault of ours, or that the
+// client went away, leaves a line that says that the certificate is void.
 func (s *Signer) Issue(ctx context.Context, now time.Time, order Order) (*Certificate, error) {
 	if err := s.Stopped(); err != nil && !order.Subject.profile.internal {
 		return nil, err

@@ -113,11 +113,14 @@ type stepRecord struct {
 // readStep gives the step that has begun and not ended; nil if there is none.
 func readStep(dir string) (*stepRecord, error) {
 	r := &stepRecord{}
-	err := readRecord(filepath.Join(dir, stepFile), r)
-	if errors.Is(err, fs.ErrNotExist) {
+	path, away := filepath.Join(dir, stepFile), "move it away; what counts is in "+stateFile
+	err := durable.LoadState(path, stateVersion, r)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, durable.ErrDamaged):
+		return nil, fmt.Errorf("%w: %s", err, away)
+	case err != nil:
 		return nil, err
 	}
 	ids := slices.Clone(r.From)
@@ -126,7 +129,7 @@ func readStep(dir string) (*stepRecord, error) {
 	}
 	for _, id := range ids {
 		if !idForm.MatchString(id) {
-			return nil, fmt.Errorf("%s names a generation %q, and was not written by signerd: move it away; what counts is in %s", filepath.Join(dir, stepFile), id, stateFile)
+			return nil, fmt.Errorf("%s names a generation %q, and was not written by signerd: %s", path, id, away)
 		}
 	}
 	return r, nil

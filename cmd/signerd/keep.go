@@ -104,10 +104,10 @@ func (k *keeper) saveURLs() {
 }
 
 // claim makes sure that this signer is the one that signs. Where another one does, or
-// with another CA, it signs no more until a person has decided.
+// with another CA, or etcd does not know this one yet, it signs nothing.
 func (k *keeper) claim(ctx context.Context) error {
 	err := k.driver.Claim(ctx)
-	if err == nil || rotation.Forbids(err) || errors.Is(err, rotation.ErrUnclaimed) {
+	if err == nil || rotation.Stops(err) {
 		k.signer.Stop(err)
 	}
 	return err
@@ -141,14 +141,15 @@ func (k *keeper) note(err error) {
 		return
 	}
 	k.trouble = trouble
-	if err != nil {
-		if rotation.Forbids(err) {
-			k.log.Error().Err(err).Msg("nothing is signed any more")
-			return
-		}
-		k.log.Warn().Err(err).Msg("etcd cannot be used; clients and renewals are served")
-	} else {
+	switch {
+	case err == nil:
 		k.log.Info().Msg("etcd can be used again")
+	case rotation.Forbids(err):
+		k.log.Error().Err(err).Msg("nothing is signed any more")
+	case rotation.Stops(err):
+		k.log.Warn().Err(err).Msg("nothing is signed until etcd knows this signer")
+	default:
+		k.log.Warn().Err(err).Msg("etcd cannot be used; clients and renewals are served")
 	}
 }
 

@@ -61,7 +61,7 @@ func newLedgerShow() *cobra.Command {
 		}
 		var entries []signer.Entry
 		if _, err := signer.Verify(c.Ledger, func(e signer.Entry) {
-			if e.Event == signer.Rotated && *name == "" || e.Name != "" && (*name == "" || e.Name == *name) {
+			if (e.Event == signer.Rotated || e.Event == signer.Fetched) && *name == "" || e.Name != "" && (*name == "" || e.Name == *name) {
 				entries = append(entries, e)
 			}
 		}); err != nil {
@@ -92,7 +92,7 @@ func printTable(cmd *cobra.Command, entries []signer.Entry) error {
 		if !e.NotAfter.IsZero() {
 			until = e.NotAfter.Format(time.RFC3339)
 		}
-		rows.Row(e.Time.Format(time.RFC3339), string(e.Event), cmp.Or(e.Name, string(e.Step)), until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
+		rows.Row(e.Time.Format(time.RFC3339), string(e.Event), cmp.Or(e.Name, string(e.Step), e.Generation), until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
 	}
 	return rows.Flush()
 }

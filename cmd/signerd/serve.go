@@ -96,7 +96,7 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}
 	defer logClose(log, "etcd", cluster.Close)
 	desk := commands.New(signs, s.config.Clients, cluster, s.trust)
-	restored := s.authority.Restored()
+	restored := s.authority.Restored() // until the first claim, which may be the next line's
 	if err := mayStart(ctx, signs, desk.Rotation()); err != nil {
 		return err
 	}
@@ -158,7 +158,8 @@ func sources(holds []*signer.Hold) []netip.Addr {
 // daemon serves, and asks later.
 const startPatience = 500 * time.Millisecond
 
-// mayStart says why nothing must be signed here.
+// mayStart says why nothing must be signed here. A signer that etcd does not know yet
+// starts, and is stopped until it does.
 func mayStart(ctx context.Context, s *signer.Signer, driver *rotation.Driver) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()

@@ -23,9 +23,11 @@ type setup struct {
 	hostKey   ssh.Signer
 	keys      *authkeys.Keys
 	trust     []*x509.Certificate
+	endpoints []string // the client URLs of etcd
 }
 
-// load reads everything and changes nothing. The error lists all that is wrong.
+// load reads everything and changes nothing. The error lists all that is wrong; unless it
+// is the configuration itself, what could be read comes with it.
 func load(path string, now time.Time) (*setup, error) {
 	c, err := config.Load(path)
 	if err != nil {
@@ -45,6 +47,8 @@ func load(path string, now time.Time) (*setup, error) {
 	s.keys, err = authkeys.Load(c.AuthorizedKeys)
 	check(err)
 	s.trust, err = loadTrust(c.Trust)
+	check(err)
+	s.endpoints, err = endpoints(c)
 	check(err)
 	check(sshfront.Check(sshfront.Profile(c.SSHProfile), sshfront.Limits(c.Limits.Front)))
 	return s, problems.ErrorOrNil()
@@ -84,11 +88,7 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 
 // connect connects to etcd as signerd itself.
 func (s *setup) connect(signs *signer.Signer) (*peers.Cluster, error) {
-	urls, err := endpoints(s.config)
-	if err != nil {
-		return nil, err
-	}
-	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: signs.Self(time.Now).Certificate})
+	return peers.Connect(s.endpoints, peers.Credentials{Roots: s.roots, Certificate: signs.Self(time.Now).Certificate})
 }
 
 // roots gives the CAs by which signerd knows etcd.

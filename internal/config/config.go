@@ -1,5 +1,6 @@
-// Package config reads signerd.yaml: few keys, strictly. A key that is unknown,
-// twice there or missing is an error; nothing is looked for elsewhere.
+// Package config reads signerd.yaml: few keys, strictly. A key that is unknown or
+// twice there is an error, and one that is missing, unless it has a default; nothing is
+// looked for elsewhere.
 // doc/signerd.yaml.5.md is the format's page.
 package config
 

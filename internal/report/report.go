@@ -1,5 +1,5 @@
 // Package report finds out everything on this machine that can expire, or that
-// keeps it from being renewed: for signerd status, for check, and for monitoring.
+// keeps it from being renewed: for signerd status and for monitoring.
 package report
 
 import (

@@ -27,13 +27,20 @@ var (
 	ErrStrange = errors.New("etcd trusts another CA")
 )
 
-// Forbids says whether an error of Claim means that nothing must be signed here.
+// Forbids says whether an error of Claim means that nothing must be signed here, until a
+// person has decided.
 func Forbids(err error) bool { return errors.Is(err, ErrSuperseded) || errors.Is(err, ErrForeign) }
 
+// Stops says whether an error of Claim means that nothing must be signed here for now.
+func Stops(err error) bool { return Forbids(err) || errors.Is(err, ErrUnclaimed) }
+
 // Claim makes sure that this signer signs for the cluster, and that etcd says so. The
-// error wraps ErrSuperseded, ErrForeign or ErrStrange, or peers.ErrAway or
+// error wraps ErrSuperseded, ErrForeign, ErrUnclaimed or ErrStrange, or peers.ErrAway or
 // peers.ErrBusy, which say nothing.
 func (d *Driver) Claim(ctx context.Context) error {
+	// In the middle of a step etcd has the CA that is to sign already, and we the one before.
+	d.claiming.Lock()
+	defer d.claiming.Unlock()
 	authority := d.signer.Authority()
 	if authority.Superseded() {
 		return fmt.Errorf("%w: that was seen before; if this one is to sign again: signerd ca adopt", ErrSuperseded)
@@ -44,10 +51,10 @@ func (d *Driver) Claim(ctx context.Context) error {
 		}
 		return nil
 	}
-	err := d.claim(ctx, authority.Active())
+	err := d.announce(ctx, authority.Active())
 	if errors.Is(err, ErrSuperseded) {
 		// It is to be so when etcd cannot be asked.
-		err = errors.Join(err, authority.Supersede())
+		err = errors.Join(err, authority.NoteSuperseded())
 	}
 	return err
 }
@@ -90,8 +97,9 @@ func (d *Driver) signing(active *signer.Generation) peers.Signing {
 	return peers.Signing{Fingerprint: active.Fingerprint(), Epoch: tenure.Epoch, Signer: tenure.Signer}
 }
 
-// claim says in etcd that active signs from now on.
-func (d *Driver) claim(ctx context.Context, active *signer.Generation) error {
+// announce says in etcd that active signs from now on. A step calls it, so that it changes
+// nothing of the Authority.
+func (d *Driver) announce(ctx context.Context, active *signer.Generation) error {
 	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
 		if why := d.strange(ctx); why != nil {

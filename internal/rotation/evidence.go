@@ -27,6 +27,9 @@ type port struct {
 	trouble error           // why it could not be seen
 }
 
+// errJoining is the trouble with a member that does not vote yet.
+var errJoining = errors.New("it is joining")
+
 // look looks at both ports of every member, with a probe by each generation.
 func (d *Driver) look(ctx context.Context, generations []*signer.Generation) ([]port, error) {
 	members, err := d.cluster.Members(ctx)
@@ -40,7 +43,7 @@ func (d *Driver) look(ctx context.Context, generations []*signer.Generation) ([]
 			if name == "" {
 				name = "a member"
 			}
-			ports = append(ports, port{member: name, trouble: errors.New("it is joining")})
+			ports = append(ports, port{member: name, trouble: errJoining})
 			continue
 		}
 		for _, text := range []string{m.ClientURLs[0], m.PeerURLs[0]} {
@@ -85,7 +88,7 @@ func (d *Driver) lookAt(ctx context.Context, p *port, generations []*signer.Gene
 			p.serves = issuerOf(served.Chain[0], generations)
 		}
 		admitted, err := peers.Admits(ctx, p.address, peers.Credentials{
-			Roots:       d.signer.Authority().Roots,
+			Roots:       d.cluster.Roots,
 			Certificate: func(context.Context) (*tls.Certificate, error) { return show, nil },
 		})
 		if err != nil {

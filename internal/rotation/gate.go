@@ -2,11 +2,13 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -83,16 +85,13 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 	return nil
 }
 
-// expired is what a server of Go's says of a certificate that is not valid by its clock
-// (crypto/tls has no value for it).
-const expired = "tls: expired certificate"
-
 // ofMembers gives the ports that are in the way.
 func (n *needed) ofMembers(ports []port) []blocker {
 	const (
 		syncs  = "signerd sync there sees to it; journalctl -u signerd-sync says why it has not yet"
 		looked = "bring it back, or remove it"
 		clocks = "its clock and the signer's differ: set the one that is wrong (timedatectl)"
+		joins  = "wait until it votes; if it cannot be reached for 15 minutes it is taken out"
 	)
 	var all []blocker
 	for _, p := range ports {
@@ -100,8 +99,10 @@ func (n *needed) ofMembers(ports []port) []blocker {
 			all = append(all, blocker{p.member, strings.TrimSpace(p.address + " " + fmt.Sprintf(format, args...)), helps})
 		}
 		switch {
-		case p.trouble != nil && strings.Contains(p.trouble.Error(), expired):
-			add(clocks, "takes a new certificate for one that is not valid")
+		case errors.Is(p.trouble, peers.ErrClock):
+			add(clocks, "%v", p.trouble)
+		case errors.Is(p.trouble, errJoining):
+			add(joins, "cannot be seen: %v", p.trouble)
 		case p.trouble != nil:
 			add(looked, "cannot be seen: %v", p.trouble)
 		case n.serves != nil && p.serves != n.serves.ID:

@@ -65,13 +65,13 @@ func TestPortsInTheWay(t *testing.T) {
 		{retire, port{serves: "old", admits: both}, "does not serve a certificate by next"},
 		{retire, port{serves: "", admits: both}, "does not serve a certificate by next"},
 		{retire, port{serves: "next", admits: both, trouble: errors.New("off")}, "cannot be seen: off"},
-		{retire, port{trouble: errors.New("remote error: tls: expired certificate")}, "takes a new certificate for one that is not valid"},
+		{retire, port{trouble: peers.ErrClock}, "takes a new certificate for one that is not valid"},
 		{finish, port{serves: "next", admits: onlyNew}, ""},
 		{finish, port{serves: "old", admits: onlyNew}, ""},
 		{finish, port{serves: "next", admits: both}, "still accepts certificates by old"},
 		{finish, port{serves: "next", admits: onlyOld}, "does not accept certificates by next"},
 		{finish, port{serves: "next"}, "does not accept certificates by next"},
-		{finish, port{trouble: errors.New("it is joining")}, "it is joining"},
+		{finish, port{trouble: errJoining}, "it is joining"},
 	} {
 		test.port.member = "etcd-1"
 		all := test.need.ofMembers([]port{{member: "etcd-2", serves: "next", admits: onlyNew}, test.port})

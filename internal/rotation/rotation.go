@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/signerd/signerd/peers"
@@ -25,6 +26,8 @@ type Driver struct {
 	trust   []*x509.Certificate // CAs of the configuration, which are handed out too
 	now     func() time.Time
 	probes  *probes
+
+	claiming sync.Mutex // held while etcd is told who signs
 }
 
 // New makes a Driver. trust are further CAs that are handed out.
@@ -67,10 +70,12 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 			return "", err
 		}
 	}
+	d.claiming.Lock()
 	err = d.signer.Rotate(ctx, d.now(), signer.Change{
 		Step: step, Version: r.Version, Next: supplied, By: by,
-		Agree: func(active *signer.Generation) error { return d.claim(ctx, active) },
+		Agree: func(active *signer.Generation) error { return d.announce(ctx, active) },
 	})
+	d.claiming.Unlock()
 	if err != nil {
 		return "", err
 	}

@@ -103,7 +103,7 @@ func commandOf(request *ssh.Request) (command string, ok bool) {
 	return "", false
 }
 
-// serve is the only place where a session ends, is logged, or gets a status.
+// serve is the only place where a command ends, is logged, and gets its status.
 func (r *session) serve(command string) {
 	begun := time.Now()
 	r.conn.beginCommand()
