@@ -126,8 +126,9 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	if o.CAFingerprints, err = parsePins(o.CAFingerprints); err != nil {
 		p.misused("--ca-fingerprint: %w", err)
 	}
+	misused := p.problems.ErrorOrNil() != nil
 	state := p.machine(ctx, j.now())
-	if p.problems.ErrorOrNil() != nil {
+	if misused { // there is nobody to be asked
 		return p.verdict()
 	}
 	if j.journal != nil {

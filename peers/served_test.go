@@ -1,13 +1,19 @@
 package peers
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"log"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -107,4 +113,34 @@ func serve(t *testing.T, config *tls.Config) string {
 		}
 	}()
 	return listener.Addr().String()
+}
+
+// A port admits who shows what it trusts, refuses another CA, and whoever has expired by
+// its clock is told so.
+func TestAdmits(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	trusted, expired, foreign := selfSigned(t, "trusted", later), selfSigned(t, "expired", time.Now().Add(-time.Minute)), selfSigned(t, "foreign", later)
+	cas := x509.NewCertPool()
+	cas.AddCert(trusted.Leaf)
+	cas.AddCert(expired.Leaf)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: cas}
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	for _, test := range []struct {
+		show     *tls.Certificate
+		admitted bool
+		err      error
+	}{{trusted, true, nil}, {foreign, false, nil}, {expired, false, ErrClock}} {
+		admitted, err := Admits(t.Context(), server.Listener.Addr().String(), Credentials{
+			Roots:       func() *x509.CertPool { return roots },
+			Certificate: func(context.Context) (*tls.Certificate, error) { return test.show, nil },
+		})
+		if admitted != test.admitted || !errors.Is(err, test.err) {
+			t.Errorf("%s: %v, %v", test.show.Leaf.Subject, admitted, err)
+		}
+	}
 }

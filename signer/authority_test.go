@@ -86,7 +86,6 @@ func TestLoadAuthority(t *testing.T) {
 		{"a state of the future", func(dir, _ string) error {
 			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":2,"generations":[]}`), 0o600)
 		}, noon, "has the version 2"},
-		{"a damaged step", func(dir, _ string) error { return os.WriteFile(filepath.Join(dir, "step.json"), []byte("{"), 0o600) }, noon, "move it away; what counts is in state.json"},
 		{"a state with unknown members", func(dir, id string) error {
 			return os.WriteFile(filepath.Join(dir, "state.json"), []byte(`{"version":1,"tenure":{"epoch":1,"signer":"a"},"x":1,"generations":[{"id":"`+id+`","role":"active"}]}`), 0o600)
 		}, noon, "is damaged"},

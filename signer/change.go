@@ -159,6 +159,15 @@ func (a *Authority) undo(record stepRecord) error {
 	return remove(a.dir, filepath.Join(a.dir, stepFile))
 }
 
+// CheckStep says what Recover would of a step that was interrupted, if its record does not
+// read.
+func (a *Authority) CheckStep() error {
+	if _, err := readStep(a.dir); err != nil {
+		return fmt.Errorf("reading the CA: %w", err)
+	}
+	return nil
+}
+
 // Recover reads the directory anew, ends a step that was interrupted, as it counted or
 // did not, and rebuilds the links. It says which step was undone; empty: none. Nobody
 // else may be using the directory: the ledger's lock sees to that.

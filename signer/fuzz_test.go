@@ -135,22 +135,21 @@ func FuzzStep(f *testing.F) {
 		there["00000000.crt"] = older
 		dir := fill(t, there)
 		victim := filepath.Join(filepath.Dir(dir), "victim.key")
-		if err := os.WriteFile(victim, []byte("not ours"), 0o600); err != nil {
-			t.Fatal(err)
+		for path, text := range map[string]string{filepath.Join(dir, stepFile): string(data), victim: "not ours"} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		// The step comes after the start, which would refuse what is none.
 		a, err := LoadAuthority(dir, noon)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, stepFile), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		record, damaged := readStep(dir)
-		if _, err := LoadAuthority(dir, noon); (err == nil) != (damaged == nil) {
-			t.Fatalf("it is loaded with %v, and the step says %v", err, damaged)
-		}
+		record, _ := readStep(dir)
+		damaged := a.CheckStep()
 		step, err := a.Recover(noon)
+		if damaged != nil && err == nil {
+			t.Fatalf("it is recovered, with %v", damaged)
+		}
 		after := contents(t, dir)
 		if step != "" && slices.Contains(record.From, "00000000") && after["00000000.crt"] != older {
 			t.Fatalf("what was there before %s is gone", step)

@@ -3,6 +3,7 @@ package signer
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/signerd/signerd/internal/durable"
@@ -26,8 +27,11 @@ func TestOpen(t *testing.T) {
 	if err := os.WriteFile(step, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Open(parts, noon); err == nil {
-		t.Error("a damaged step is no error")
+	if _, _, err := Open(parts, noon); err == nil || !strings.Contains(err.Error(), "move it away; what counts is in state.json") {
+		t.Errorf("a damaged step: %v", err)
+	}
+	if err := must(LoadAuthority(dir, noon)).CheckStep(); err == nil {
+		t.Error("a damaged step passes the check")
 	}
 	names := must(ledgerFiles(parts.Ledger))
 	file := must(os.OpenFile(filepath.Join(parts.Ledger, names[0]), os.O_APPEND|os.O_WRONLY, 0))

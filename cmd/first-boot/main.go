@@ -204,7 +204,7 @@ func perform(cmd *cobra.Command, setup string, dryRun bool, do func(context.Cont
 // complain gives an error as a person is to read it; a list has a line each.
 func complain(err error) string {
 	list := problems.List(err)
-	if len(list) < 2 || !errors.Is(list[0], bootstrap.ErrPreflight) {
+	if len(list) < 2 || list[0] != bootstrap.ErrPreflight { //nolint:errorlint // the verdict's own element, and nothing that wraps it
 		return printable(fmt.Sprintf("first-boot: %v\n", err))
 	}
 	text := "first-boot: this stands in the way; nothing was changed:\n"

@@ -36,6 +36,9 @@ func newServe() *cobra.Command {
 	path := configFlag(cmd, config.DefaultPath)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := load(*path, time.Now())
+		if err == nil {
+			err = s.unready
+		}
 		if err != nil {
 			return exit(exitConfig, err)
 		}

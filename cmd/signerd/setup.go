@@ -24,6 +24,7 @@ type setup struct {
 	keys      *authkeys.Keys
 	trust     []*x509.Certificate
 	endpoints []string // the client URLs of etcd
+	unready   error    // what keeps serve from its start, and nobody else from what it does
 }
 
 // load reads everything and changes nothing. The error lists all that is wrong; unless it
@@ -48,9 +49,11 @@ func load(path string, now time.Time) (*setup, error) {
 	check(err)
 	s.trust, err = loadTrust(c.Trust)
 	check(err)
-	s.endpoints, err = endpoints(c)
-	check(err)
 	check(sshfront.Check(sshfront.Profile(c.SSHProfile), sshfront.Limits(c.Limits.Front)))
+	s.endpoints, s.unready = endpoints(c)
+	if s.authority != nil {
+		s.unready = multierror.Append(nil, s.unready, s.authority.CheckStep()).ErrorOrNil()
+	}
 	return s, problems.ErrorOrNil()
 }
 
@@ -88,6 +91,9 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 
 // connect connects to etcd as signerd itself.
 func (s *setup) connect(signs *signer.Signer) (*peers.Cluster, error) {
+	if s.endpoints == nil {
+		return nil, s.unready
+	}
 	return peers.Connect(s.endpoints, peers.Credentials{Roots: s.roots, Certificate: signs.Self(time.Now).Certificate})
 }
 

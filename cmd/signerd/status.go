@@ -34,6 +34,9 @@ func newStatus() *cobra.Command {
 			return exit(exitConfig, err)
 		}
 		findings := report.Broken("configuration", "", err)
+		if signs != nil {
+			findings = append(findings, report.Broken("start", "of signerd", signs.unready)...)
+		}
 		if signs != nil && signs.authority != nil {
 			findings = append(findings, report.Signer(signs.authority, signs.config.Ledger, now)...)
 		}

@@ -16,8 +16,10 @@ func List(err error) []error {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && errors.Join(joined.Unwrap()...).Error() == err.Error() {
-		return flatten(joined.Unwrap())
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		if again := errors.Join(joined.Unwrap()...); again != nil && again.Error() == err.Error() {
+			return flatten(joined.Unwrap())
+		}
 	}
 	list, ok := errors.AsType[*multierror.Error](err)
 	if !ok {

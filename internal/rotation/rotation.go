@@ -70,12 +70,10 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 			return "", err
 		}
 	}
-	d.claiming.Lock()
-	err = d.signer.Rotate(ctx, d.now(), signer.Change{
+	err = d.rotate(ctx, signer.Change{
 		Step: step, Version: r.Version, Next: supplied, By: by,
 		Agree: func(active *signer.Generation) error { return d.announce(ctx, active) },
 	})
-	d.claiming.Unlock()
 	if err != nil {
 		return "", err
 	}
@@ -83,6 +81,13 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		return describe(authority.Rotation()) + "\n" + reload, nil
 	}
 	return describe(authority.Rotation()), nil
+}
+
+// rotate does a step while nobody else tells etcd who signs.
+func (d *Driver) rotate(ctx context.Context, c signer.Change) error {
+	d.claiming.Lock()
+	defer d.claiming.Unlock() // a step that panics ends only its command
+	return d.signer.Rotate(ctx, d.now(), c)
 }
 
 // reload is what the evidence cannot show.
