@@ -126,6 +126,10 @@ func TestJoinRefuses(t *testing.T) {
 		{what: "data that nobody can explain", args: good, code: 78, says: []string{"data of etcd in [/var/lib/etcd/default]", "move it away"},
 			first: enter("mkdir -p /var/lib/etcd/default/member"), then: enter("rm -r /var/lib/etcd/default")},
 		{what: "two problems at once", args: with("--cluster=staging", "--name=etcd-h1"), code: 78, says: []string{"not staging", "the name etcd-h1 belongs"}},
+		{what: "one of the machine's, and one of the signer's", args: with("--cluster=staging"), code: 78, says: []string{"etcd is missing: install it", "not staging"},
+			first: enter("mv /usr/local/bin/etcd /usr/local/bin/etcd.new"), then: enter("mv /usr/local/bin/etcd.new /usr/local/bin/etcd")},
+		{what: "an option that is none, and one of the machine's", args: with("--ca-fingerprint=abc"), code: 64, says: []string{"64 hex digits", "etcd is missing: install it"},
+			first: enter("mv /usr/local/bin/etcd /usr/local/bin/etcd.new"), then: enter("mv /usr/local/bin/etcd.new /usr/local/bin/etcd")},
 	})
 	if voters, others := w.Members(t, "h1"); len(voters) != 1 || len(others) != 0 {
 		t.Errorf("after all refusals the members are %v and %v", voters, others)
