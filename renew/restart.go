@@ -215,10 +215,22 @@ func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.T
 			said = time.Now()
 			s.say("waiting to restart etcd: %v", err)
 		}
+		// By a certificate that has run out meanwhile, or that a clock which was ahead left
+		// for the future, nobody can be asked; this run only keeps it from being renewed.
+		if !s.showsLife() {
+			return nil, fmt.Errorf("the certificate is not valid now, a later run renews it first: %w", err)
+		}
 		if pause(ctx, lookAgain) != nil {
 			return nil, err
 		}
 	}
+}
+
+// showsLife says whether the certificate that is there lives by this machine's clock.
+func (s *syncer) showsLife() bool {
+	cas, caErr := s.files.CAs()
+	key, keyErr := s.files.LoadKey()
+	return caErr == nil && keyErr == nil && s.lives(cas, key, s.now())
 }
 
 // tryTurn takes the turn if the cluster is well: who cannot use it keeps nobody from it.
