@@ -208,7 +208,7 @@ func (w *World) Machine(t *testing.T, name string, n int, image string) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			own, _ := w.Bed.Enter(name, "tail", "-n", "30", "/var/log/signerd-first-boot.log") // it may be off
-			t.Logf("%s:\n%s\n%s", name, own, w.Bed.Logs(name, "-n", "20", "-o", "short-precise", "-g", `"level":"(error|fatal)"|panic: `))
+			t.Logf("%s:\n%s\n%s\n%s", name, own, w.Bed.Logs(name, "-n", "40", "-o", "short-precise", "-u", "signerd-sync", "-u", "signerd"), w.Bed.Logs(name, "-n", "20", "-o", "short-precise", "-g", `"level":"(error|fatal)"|panic: `))
 		}
 		if err := w.Bed.Remove(name); err != nil && !strings.Contains(err.Error(), "no host") {
 			t.Error(err)
