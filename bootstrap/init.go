@@ -112,7 +112,7 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	p.absent(filepath.Join(authorityDir, "state.json"), "this machine has a CA, and a CA is never replaced: signerd check says of which cluster; move it away if nobody trusts it")
 	p.absent(configPath, "this machine has a signer: signerd check says of which cluster; move it away if it is of no use")
 	p.absent(keysPath, "move it away, and give it as --authorize FILE if it is what the signer is to have")
-	if !b.found.EtcdUp {
+	if state != nil && !state.Up() {
 		p.ports(ctx, b.plan.etcdAddresses()...)
 	}
 	if err := canListen(ctx, b.plan.Listen); err != nil {

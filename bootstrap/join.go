@@ -128,9 +128,6 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	}
 	misused := p.problems.ErrorOrNil() != nil
 	state := p.machine(ctx, j.now())
-	if misused { // there is nobody to be asked
-		return p.verdict()
-	}
 	if j.journal != nil {
 		p.same(j.journal.Begun, [][3]string{
 			{"--signer-ip", address, j.plan.Signer}, {"--signer-fingerprint", o.SignerFingerprint, j.plan.SignerKey},
@@ -141,8 +138,12 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 	}
 	j.found = p.untouched(ctx, state)
 	j.plan = plan{Command: "join", Signer: address, CAFingerprints: o.CAFingerprints, Identity: absolute(o.Identity)}
-	j.meet(ctx, p, o)
-	if len(j.plan.Addresses) > 0 && !j.found.EtcdUp {
+	if misused { // a pin that does not parse must not become no pin
+		j.plan.Name, j.plan.Addresses, j.plan.Bind = p.names(ctx, o.Name, o.Addresses, "")
+	} else {
+		j.meet(ctx, p, o)
+	}
+	if state != nil && !state.Up() {
 		p.ports(ctx, j.plan.etcdAddresses()...)
 	}
 	return p.verdict()

@@ -28,9 +28,12 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 	}
 	client, err := j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: o.SignerFingerprint, Files: knownHosts()})
 	if unknown, ok := errors.AsType[*sshclient.UnknownKeyError](err); ok && o.Ask != nil {
-		if o.Ask(ctx, unknown.Host, unknown.Fingerprint) {
+		switch {
+		case p.verdict() != nil:
+			err = fmt.Errorf("the signer was not asked: %v; say yes to it when all else is well", unknown) // nobody is asked in vain
+		case o.Ask(ctx, unknown.Host, unknown.Fingerprint):
 			client, err = j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: unknown.Fingerprint})
-		} else {
+		default:
 			err = fmt.Errorf("%w of %s was not accepted", sshclient.ErrHostKey, unknown.Host)
 		}
 	}

@@ -54,14 +54,14 @@ func (p *preflight) verdict() error {
 }
 
 // machine checks what does not depend on what this machine is to become, and
-// gives the state of etcd's unit.
-func (p *preflight) machine(ctx context.Context, now time.Time) unit.State {
+// gives the state of etcd's unit; nil if systemd does not say.
+func (p *preflight) machine(ctx context.Context, now time.Time) *unit.State {
 	if os.Geteuid() != 0 {
 		p.problem("first-boot must be run as root")
 	}
 	if !unit.Running() {
 		p.problem("systemd does not run this machine, and first-boot starts etcd and the signer through it: use a machine that it does run")
-		return unit.State{}
+		return nil
 	}
 	p.clock(now)
 	if _, err := user.Lookup("signerd"); err != nil {
@@ -70,29 +70,32 @@ func (p *preflight) machine(ctx context.Context, now time.Time) unit.State {
 	if _, err := user.Lookup("etcd"); err != nil {
 		p.problem("the user etcd is missing: install the package signerd, which makes it")
 	}
-	state, err := unit.Get(ctx, member.EtcdUnit)
-	if p.check(err) {
-		p.etcdVersion(ctx, state)
-	}
-	switch state.Load {
-	case "loaded", "not-found", "": // there is one, or there will be
-	case "masked":
-		p.problem("%s is masked, so that nothing starts it: systemctl unmask etcd", member.EtcdUnit)
-	default:
-		p.problem("%s cannot be loaded (%s): systemctl status etcd says why", member.EtcdUnit, state.Load)
-	}
 	for _, dir := range []string{filepath.Dir(config.PKIDir), config.PKIDir, configDir} {
 		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o001 == 0 {
 			p.problem("%s keeps etcd or signerd out of what is below it: chmod o+x %s", dir, dir)
 		}
 	}
-	return state
+	state, err := unit.Get(ctx, member.EtcdUnit)
+	if !p.check(err) {
+		return nil
+	}
+	p.etcdVersion(ctx, state)
+	switch state.Load {
+	case "loaded", "not-found": // there is one, or there will be
+	case "masked":
+		p.problem("%s is masked, so that nothing starts it: systemctl unmask etcd", member.EtcdUnit)
+	default:
+		p.problem("%s cannot be loaded (%s): systemctl status etcd says why", member.EtcdUnit, state.Load)
+	}
+	return &state
 }
 
 // untouched makes sure that this machine is a fresh one, and gives what was found
-// on it.
-func (p *preflight) untouched(ctx context.Context, state unit.State) found {
-	f := p.data(ctx, state)
+// on it. Without a state of etcd's unit nothing is said of etcd's data.
+func (p *preflight) untouched(ctx context.Context, state *unit.State) (f found) {
+	if state != nil {
+		f = p.data(ctx, *state)
+	}
 	for _, path := range []string{own.Certificate, own.Key, own.Trust, caKeyLink, config.DefaultMemberPath} {
 		p.absent(path, "no first-boot left it; the runbook says how to take over a running cluster, and if nothing uses it move it away")
 	}

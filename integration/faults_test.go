@@ -172,6 +172,40 @@ func TestFullDisk(t *testing.T) {
 	refused(t, l, 75, "cannot write its ledger", csr, "kubemaster-02")
 }
 
+// A step of a rotation that finds the disk full is not done, says so, and is done when
+// there is space.
+func TestRotateOnFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		need.Lacking(t, "mounting a small disk needs root")
+	}
+	l := newLab(t, "")
+	authority := l.Path("authority")
+	if out, err := l.Run("", "sh", "-c", "mv authority saved && mkdir -m 700 authority && mount -t tmpfs -o size=256k,mode=700 tmpfs authority && cp -a saved/. authority/"); err != nil {
+		t.Fatal(out, err)
+	}
+	t.Cleanup(func() {
+		l.Close()
+		if err := unix.Unmount(authority, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	startCluster(t, l)
+	fill := filepath.Join(authority, "other-data")
+	before := read(t, l.Path("authority/state.json"))
+	for _, step := range []string{"prepare", "activate"} {
+		fillUp(t, fill)
+		refused(t, l, 75, "the signer's disk is full", "", "rotate", step)
+		if now := read(t, l.Path("authority/state.json")); now != before {
+			t.Errorf("after %s the state is\n%s", step, now)
+		}
+		if err := os.Remove(fill); err != nil {
+			t.Fatal(err)
+		}
+		ssh(t, l, "", "rotate", step)
+		before = read(t, l.Path("authority/state.json"))
+	}
+}
+
 // fillUp takes all space of a disk.
 func fillUp(t *testing.T, path string) {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -334,6 +335,49 @@ func TestTwins(t *testing.T) {
 		if now := signing(t, l); now.Fingerprint != fingerprint || now.Epoch <= before {
 			t.Errorf("etcd has %+v, and was in epoch %d", now, before)
 		}
+	}
+}
+
+// A tenure counts here only when etcd has it: whoever dies in between has not taken over,
+// and does so when asked again.
+func TestAdoptionIsToldFirst(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	newClient(t, l, "kubemaster-01")
+	before, state := signing(t, l), read(t, l.Path("authority/state.json"))
+	if err := l.Signer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	stops := filepath.Join(t.TempDir(), "signerd")
+	if err := lab.BuildSignerd(stops, "crashpoints"); err != nil {
+		t.Fatal(err)
+	}
+	adopt := []string{"ca", "adopt", "--fingerprint", before.Fingerprint, "--config", l.Path("signerd.yaml")}
+	process, err := lab.Start(l.Path("adopt.log"), []string{"SIGNERD_STOP=before-1"}, stops, adopt...) // state.json is next
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "it stands before its state", func() bool {
+		return process.Ended() || strings.Contains(read(t, fmt.Sprintf("/proc/%d/stat", process.PID())), ") T ")
+	})
+	process.Kill()
+	if now := signing(t, l); now.Epoch != before.Epoch+1 || now.Signer == before.Signer {
+		t.Errorf("etcd has %+v, and had %+v\n%s", now, before, read(t, l.Path("adopt.log")))
+	}
+	if now := read(t, l.Path("authority/state.json")); now != state {
+		t.Errorf("the state is\n%s, and was\n%s", now, state)
+	}
+	if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), "another signer took over") {
+		t.Errorf("it starts: %v", err)
+	}
+	if out, err := l.Run("", l.Binary, adopt...); err != nil {
+		t.Fatalf("%s %v", out, err)
+	}
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	if now := signing(t, l); now.Epoch != before.Epoch+2 {
+		t.Errorf("etcd has %+v, and had %+v", now, before)
 	}
 }
 

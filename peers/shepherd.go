@@ -16,7 +16,8 @@ const lookGap = time.Minute
 // Late gives the names of those that nobody has reached for longer than Patience, for
 // whoever calls it now and then.
 func (s *Shepherd) Late(now time.Time, joining []Joining) []string {
-	if now.Sub(s.looked) > lookGap {
+	now = now.Round(0) // by the clock that etcd's times are of; the monotonic one stands still with the machine
+	if now.Sub(s.looked).Abs() > lookGap {
 		s.began = now
 	}
 	s.looked = now
@@ -25,7 +26,7 @@ func (s *Shepherd) Late(now time.Time, joining []Joining) []string {
 	for _, j := range joining {
 		last := s.began
 		for _, t := range []time.Time{j.Since, s.seen[j.Name]} {
-			if t.After(last) {
+			if t.After(last) && !t.After(now) { // a clock that was ahead says nothing
 				last = t
 			}
 		}

@@ -33,6 +33,7 @@ func TestShepherd(t *testing.T) {
 			}
 			return []Joining{away(long)}
 		}, 4*lookGap + Patience},
+		"registered by a clock that was ahead": {func(time.Duration) []Joining { return []Joining{away(began.Add(24 * time.Hour))} }, Patience},
 		"it left, and joined anew": {func(after time.Duration) []Joining {
 			switch {
 			case after < Patience/2:
@@ -57,6 +58,20 @@ func TestShepherd(t *testing.T) {
 		}
 		if given < test.late || given > test.late+step || test.late == 0 && given != 0 {
 			t.Errorf("%s: given up after %s, want %s", what, given, test.late)
+		}
+	}
+}
+
+// A clock that jumps, either way, gives all their time again.
+func TestShepherdJump(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		s := Shepherd{}
+		now := time.Now() // with the monotonic clock, as it is called
+		joining := []Joining{{Name: "etcd-2", Since: now.Add(-time.Minute)}}
+		for _, at := range []time.Time{now, now.Round(0).Add(jump), now.Round(0).Add(jump + lookGap)} {
+			if late := s.Late(at, joining); len(late) > 0 {
+				t.Errorf("after a jump of %s %v is late at %s", jump, late, at)
+			}
 		}
 	}
 }

@@ -234,3 +234,27 @@ func TestSkewIsTold(t *testing.T) {
 		}
 	}
 }
+
+// etcd need not load a CA that leads to the one before it while that one lives for long
+// and somebody has certificates by it.
+func TestNeedNotLoad(t *testing.T) {
+	now := time.Now()
+	generation := func(role signer.Role, days int, cross bool) wire.GenerationStatus {
+		return wire.GenerationStatus{Role: string(role), Fingerprint: string(role), NotAfter: now.AddDate(0, 0, days), Cross: cross}
+	}
+	for what, test := range map[string]struct {
+		generations []wire.GenerationStatus
+		want        string
+	}{
+		"at rest":                         {[]wire.GenerationStatus{generation(signer.Active, 3650, false)}, "[]"},
+		"prepared":                        {[]wire.GenerationStatus{generation(signer.Active, 300, false), generation(signer.Passive, 3650, true)}, "[passive]"},
+		"activated":                       {[]wire.GenerationStatus{generation(signer.Active, 3650, true), generation(signer.Passive, 300, false)}, "[active]"},
+		"the old one is about to expire":  {[]wire.GenerationStatus{generation(signer.Active, 3650, true), generation(signer.Passive, 29, false)}, "[]"},
+		"the old one is no longer in use": {[]wire.GenerationStatus{generation(signer.Active, 3650, true), generation(signer.Inactive, 300, false)}, "[]"},
+	} {
+		o := offer{time: now, generations: test.generations}
+		if got := fmt.Sprint(o.needNotLoad()); got != test.want {
+			t.Errorf("%s: %s, want %s", what, got, test.want)
+		}
+	}
+}

@@ -61,9 +61,11 @@ func (o *offer) crossed() []string {
 }
 
 // needNotLoad gives those of them that nobody needs to trust yet: the CA before is
-// trusted still.
+// trusted still, and for as long as a certificate of today lives.
 func (o *offer) needNotLoad() []string {
-	if slices.ContainsFunc(o.generations, func(g wire.GenerationStatus) bool { return g.Role == string(signer.Inactive) }) {
+	if slices.ContainsFunc(o.generations, func(g wire.GenerationStatus) bool {
+		return g.Role == string(signer.Inactive) || !g.Cross && g.NotAfter.Before(o.time.Add(signer.MemberLife))
+	}) {
 		return nil
 	}
 	return o.crossed()

@@ -87,9 +87,9 @@ func startedFor(state unit.State, bundle []byte) string {
 	return fmt.Sprintf("%s %x\n", state.Run, sha256.Sum256(bundle))
 }
 
-// restartEtcd restarts etcd for the CAs that are in place, and waits until it has
-// been started.
-func (s *syncer) restartEtcd(ctx context.Context) error {
+// restartEtcd restarts etcd for the CAs that are in place, while the turn is held, and
+// waits until it has been started. Without a turn (nil) nobody relies on this etcd.
+func (s *syncer) restartEtcd(ctx context.Context, turn *peers.Turn) error {
 	bundle, err := os.ReadFile(s.files.Trust)
 	if err != nil {
 		return err
@@ -97,6 +97,9 @@ func (s *syncer) restartEtcd(ctx context.Context) error {
 	before, err := unit.Get(ctx, member.EtcdUnit)
 	if err != nil {
 		return err
+	}
+	if turn != nil && !turn.Fresh() {
+		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
 	}
 	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
 		return err
@@ -153,7 +156,7 @@ func (s *syncer) reloadWaiting(ctx context.Context, stale string, trouble error)
 		return fmt.Errorf("etcd waits for a quorum: look at the other members (%v)", trouble)
 	}
 	s.say("etcd has no quorum, and %s: starting it again", stale)
-	return s.restartEtcd(ctx)
+	return s.restartEtcd(ctx, nil)
 }
 
 // leaderless says whether the etcd on this machine says of itself that it sees no
@@ -211,14 +214,14 @@ func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.T
 		if err == nil {
 			return turn, nil
 		}
+		// It may have run out meanwhile, or be of the future, by a clock that was ahead: this
+		// run only keeps it from being renewed.
+		if useless := s.useless(); useless != nil {
+			return nil, fmt.Errorf("nobody can be asked by the certificate that is here: %w (%w)", useless, err)
+		}
 		if time.Since(said) > sayAgain {
 			said = time.Now()
 			s.say("waiting to restart etcd: %v", err)
-		}
-		// By a certificate that has run out meanwhile, or that a clock which was ahead left
-		// for the future, nobody can be asked; this run only keeps it from being renewed.
-		if !s.showsLife() {
-			return nil, fmt.Errorf("the certificate is not valid now, a later run renews it first: %w", err)
 		}
 		if pause(ctx, lookAgain) != nil {
 			return nil, err
@@ -226,11 +229,15 @@ func (s *syncer) takeTurn(ctx context.Context, cluster *peers.Cluster) (*peers.T
 	}
 }
 
-// showsLife says whether the certificate that is there lives by this machine's clock.
-func (s *syncer) showsLife() bool {
+// useless says why nobody accepts the certificate that is there, by this machine's clock.
+func (s *syncer) useless() error {
 	cas, caErr := s.files.CAs()
 	key, keyErr := s.files.LoadKey()
-	return caErr == nil && keyErr == nil && s.lives(cas, key, s.now())
+	chain, err := s.files.Chain()
+	if err := errors.Join(caErr, keyErr, err); err != nil {
+		return err
+	}
+	return member.Lives(chain, cas, key, s.now())
 }
 
 // tryTurn takes the turn if the cluster is well: who cannot use it keeps nobody from it.
@@ -284,16 +291,13 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 		return err
 	}
 	crashpoint.Here("held")
-	if !turn.Fresh() {
-		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
-	}
 	s.say("restarting etcd: %s", stale)
 	began := time.Now()
 	held, stop := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() { keep(held, turn) })
 	defer func() { stop(); keeping.Wait() }()
-	if err := s.restartEtcd(ctx); err != nil {
+	if err := s.restartEtcd(ctx, turn); err != nil {
 		return err
 	}
 	if err := s.awaitBack(ctx, cluster, cas); err != nil {

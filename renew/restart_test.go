@@ -17,14 +17,26 @@ func TestTakeTurnGivesUp(t *testing.T) {
 	now := time.Now()
 	a := newAuthority(t, now.Add(-time.Hour))
 	key := newKey(t)
+	const later = 1000 * time.Hour // than any certificate lives
 	for what, test := range map[string]struct {
-		at    time.Time // by the signer's clock, when the certificate was made
-		waits bool
-	}{"it lives": {now, true}, "it is of the future": {now.Add(time.Hour), false}} {
+		clock []time.Duration // ahead of when it was made, at each look; the last one stays
+		says  string          // none: it waits
+	}{
+		"it lives":            {[]time.Duration{0}, ""},
+		"it is of the future": {[]time.Duration{-time.Hour}, "is valid only from"},
+		"it has run out":      {[]time.Duration{later}, "expired"},
+		"it runs out":         {[]time.Duration{0, later}, "expired"},
+	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			s := newSyncer(t, now, key)
 			put(t, s.files.Trust, signer.EncodeCertificate(a.ca.Raw))
-			put(t, s.files.Certificate, a.issue(t, test.at, key, "10.0.0.12"))
+			put(t, s.files.Certificate, a.issue(t, now, key, "10.0.0.12"))
+			looks := 0
+			s.now = func() time.Time {
+				looks++
+				return now.Add(test.clock[min(looks, len(test.clock))-1])
+			}
 			credentials, err := s.files.Credentials()
 			if err != nil {
 				t.Fatal(err)
@@ -37,7 +49,7 @@ func TestTakeTurnGivesUp(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 			defer cancel()
 			_, err = s.takeTurn(ctx, cluster)
-			if !errors.Is(err, peers.ErrAway) || strings.Contains(err.Error(), "a later run renews it first") == test.waits || (ctx.Err() != nil) != test.waits {
+			if !errors.Is(err, peers.ErrAway) || !strings.Contains(err.Error(), test.says) || (ctx.Err() != nil) != (test.says == "") {
 				t.Errorf("%v, %v", err, ctx.Err())
 			}
 		})

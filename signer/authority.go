@@ -246,13 +246,16 @@ func (a *Authority) NoteSuperseded() error {
 	})
 }
 
-// TakeOver begins a new tenure, later than this one and than an epoch. It is on disk
-// when this returns.
-func (a *Authority) TakeOver(epoch uint64) error {
-	return a.restate(func(s *standing) (err error) {
-		s.Superseded, s.Restored = false, false
-		s.Tenure, err = newTenure(max(epoch, s.Tenure.Epoch))
-		return err
+// NextTenure draws a tenure that is later than this one and than an epoch.
+func (a *Authority) NextTenure(epoch uint64) (Tenure, error) {
+	return newTenure(max(epoch, a.Tenure().Epoch))
+}
+
+// TakeOver begins a tenure. It is on disk when this returns.
+func (a *Authority) TakeOver(next Tenure) error {
+	return a.restate(func(s *standing) error {
+		s.Superseded, s.Restored, s.Tenure = false, false, next
+		return nil
 	})
 }
 

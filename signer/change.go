@@ -159,13 +159,11 @@ func (a *Authority) undo(record stepRecord) error {
 	return remove(a.dir, filepath.Join(a.dir, stepFile))
 }
 
-// CheckStep says what Recover would of a step that was interrupted, if its record does not
-// read.
+// CheckStep says why Recover cannot read the record of a step that was interrupted; nil if
+// it can, or there is none.
 func (a *Authority) CheckStep() error {
-	if _, err := readStep(a.dir); err != nil {
-		return fmt.Errorf("reading the CA: %w", err)
-	}
-	return nil
+	_, err := readStep(a.dir)
+	return err
 }
 
 // Recover reads the directory anew, ends a step that was interrupted, as it counted or
@@ -184,7 +182,7 @@ func (a *Authority) Recover(now time.Time) (undone Step, err error) {
 	record, err := readStep(a.dir)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("reading the CA: %w", err)
+		return "", err
 	case record == nil:
 		return "", link(a.dir, all.active())
 	case !slices.Equal(record.To, all.generations()):

@@ -113,15 +113,15 @@ func (p *pending) reply(err error) {
 	}
 }
 
-// tidy forgets what no longer matters, once for every file that is begun. It
-// goes by the day of the file before, not by the clock: a clock that jumps ahead
-// and back must not cost a name or a line.
+// tidy forgets what no longer matters, once for every file that is begun. It goes by a
+// day that is past beyond doubt, not by the clock: one that is ahead for a while must not
+// cost a name or a line.
 func (l *Ledger) tidy() {
-	day := l.file.turned
+	day := l.file.settled
 	if day.IsZero() {
 		return
 	}
-	l.file.turned = time.Time{}
+	l.file.settled = time.Time{}
 	l.holds.sweep(day)
 	if l.options.Retention > 0 {
 		l.file.prune(day.Add(-l.options.Retention))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/elliptic"
 	"crypto/x509"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -147,8 +148,8 @@ func FuzzStep(f *testing.F) {
 		record, _ := readStep(dir)
 		damaged := a.CheckStep()
 		step, err := a.Recover(noon)
-		if damaged != nil && err == nil {
-			t.Fatalf("it is recovered, with %v", damaged)
+		if fmt.Sprint(err) != fmt.Sprint(damaged) { // nothing else stands in the way
+			t.Fatalf("the check says %v, and the start %v", damaged, err)
 		}
 		after := contents(t, dir)
 		if step != "" && slices.Contains(record.From, "00000000") && after["00000000.crt"] != older {

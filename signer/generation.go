@@ -73,13 +73,17 @@ func checkCA(certificate *x509.Certificate, key crypto.Signer) error {
 	return checkPublicKey(certificate.PublicKey)
 }
 
+// ErrEarly is wrapped where a CA is not valid yet: its time, or this machine's clock, is
+// still to come right.
+var ErrEarly = errors.New("the CA is not valid yet")
+
 // checkLife refuses a CA that is not valid at now.
 func checkLife(certificate *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(certificate.NotAfter):
 		return fmt.Errorf("the CA expired at %s: no certificate it signs is accepted by anybody", certificate.NotAfter.Format(time.RFC3339))
 	case now.Before(certificate.NotBefore):
-		return fmt.Errorf("the CA is valid only from %s on, and here it is %s: check the clock",
+		return fmt.Errorf("%w: it is from %s on, and here it is %s: check the clock", ErrEarly,
 			certificate.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil

@@ -132,7 +132,8 @@ func (h *holds) check(e Entry, claim Claim) error {
 	if other := h.memberAt(e); claim != Renew && other != "" {
 		return fmt.Errorf("%w: an address of the request belongs to the member %s; remove or release that one first", ErrHeld, other)
 	}
-	if h.perHour > 0 && len(s.recent) == h.perHour && s.recent[0].After(e.Time.Add(-perNameWindow)) {
+	// What is more than an hour away was issued by a clock that was ahead.
+	if h.perHour > 0 && len(s.recent) == h.perHour && e.Time.Sub(s.recent[0]).Abs() < perNameWindow {
 		return fmt.Errorf("%w: %s got %d certificates in the last hour; the next one at %s",
 			ErrRetry, e.Name, h.perHour, s.recent[0].Add(perNameWindow).Format(time.RFC3339))
 	}

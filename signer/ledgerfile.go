@@ -25,7 +25,7 @@ type ledgerFile struct {
 	size      int64     // committed bytes
 	allocated int64     // bytes that the file may grow to without asking for space
 	dirty     bool      // something may stand after size
-	turned    time.Time // the day of the file before, when a new one was begun; zero once tidied
+	settled   time.Time // the day of the file that is settledFiles back, when a new one was begun; zero once tidied
 	looked    time.Time // when there was free space last
 }
 
@@ -77,6 +77,10 @@ func (f *ledgerFile) append(lines []byte, now time.Time) error {
 	return nil
 }
 
+// settledFiles is after how many files of further days a day is past beyond doubt: a clock
+// that is ahead begins so many only in as many days of being wrong.
+const settledFiles = 8
+
 // turn begins the day's file. A clock that went back does not: the names sort
 // as the chain runs.
 func (f *ledgerFile) turn(name string) error {
@@ -84,12 +88,14 @@ func (f *ledgerFile) turn(name string) error {
 		return nil
 	}
 	next := ledgerFile{dir: f.dir}
-	if f.name != "" {
-		day, err := time.Parse(fileLayout, f.name)
-		if err != nil {
-			return fmt.Errorf("the ledger's file %s is not named after a day: %w", f.name, err)
+	names, err := ledgerFiles(f.dir)
+	if err != nil {
+		return err
+	}
+	if n := len(names) - settledFiles; n >= 0 {
+		if next.settled, err = time.Parse(fileLayout, names[n]); err != nil {
+			return fmt.Errorf("the ledger's file %s is not named after a day: %w", names[n], err)
 		}
-		next.turned = day
 	}
 	if err := next.open(name, os.O_CREATE|os.O_EXCL|os.O_RDWR); err != nil {
 		return err

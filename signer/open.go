@@ -31,7 +31,7 @@ func Open(p Parts, now time.Time) (*Signer, Left, error) {
 	// Another process that held the lock may have been in the middle of a step.
 	undone, err := p.Authority.Recover(now)
 	if err != nil {
-		return nil, Left{}, errors.Join(err, ledger.Close())
+		return nil, Left{Cut: cut}, errors.Join(err, ledger.Close())
 	}
 	return &Signer{cluster: p.Cluster, identity: p.Identity, authority: p.Authority, ledger: ledger}, Left{cut, undone}, nil
 }

@@ -64,8 +64,11 @@ func internal(name string) bool {
 	return slices.ContainsFunc([]*profile{client, member, self, probe}, func(p *profile) bool { return p.internal && p.name == name })
 }
 
-// ClientLife is how long a client's certificate is valid.
-const ClientLife = clientLife
+// How long a client's certificate is valid, and a member's.
+const (
+	ClientLife = clientLife
+	MemberLife = memberLife
+)
 
 // probeLife is how long a probe is valid.
 const probeLife = time.Hour

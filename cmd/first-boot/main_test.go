@@ -79,6 +79,11 @@ func TestComplain(t *testing.T) {
 	if got, want := complain(list), "first-boot: this stands in the way; nothing was changed:\n  - one thing\n  - the keys: keys:1: bad; give others\n  - the keys: keys:2: worse; give others\n"; got != want {
 		t.Errorf("a list in a list is %q, want %q", got, want)
 	}
+	// What was said before a list is lost on nobody.
+	both := errors.Join(fmt.Errorf("%w: another one was begun", bootstrap.ErrPreflight), errors.New("the lock stays"))
+	if got := complain(both); !strings.Contains(got, "another one was begun") || !strings.Contains(got, "the lock stays") {
+		t.Errorf("two errors are %q", got)
+	}
 	if got, want := complain(errors.New("a step broke")), "first-boot: a step broke\n"; got != want {
 		t.Errorf("an error is %q, want %q", got, want)
 	}

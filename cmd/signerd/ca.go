@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"github.com/signerd/signerd/internal/config"
@@ -110,6 +111,9 @@ func newCAAdopt() *cobra.Command {
 			return usagef("adopt needs --fingerprint; signerd check prints that of the CA that is here")
 		}
 		s, err := load(*path, time.Now())
+		if s != nil && !*alone {
+			err = multierror.Append(err, s.checkStart()).ErrorOrNil() // before anything is changed
+		}
 		if err != nil {
 			return exit(exitConfig, err)
 		}
@@ -138,7 +142,11 @@ func adopt(ctx context.Context, s *setup, alone bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, signs.Close()) }()
 	if alone {
-		return s.authority.TakeOver(0)
+		tenure, err := s.authority.NextTenure(0)
+		if err != nil {
+			return err
+		}
+		return s.authority.TakeOver(tenure)
 	}
 	cluster, err := s.connect(signs)
 	if err != nil {

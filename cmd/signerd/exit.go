@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/signer"
 )
 
 // The exit codes of the process, as in sysexits(3). The unit restarts the
@@ -47,11 +48,12 @@ func exitForListen(err error) error {
 	return exit(code, fmt.Errorf("listening for SSH: %w: see what else listens there, or change listen", err))
 }
 
-// exitForState gives the code for an error about the state on disk: what
-// another process holds may be free later, anything else needs a person.
+// exitForState gives the code for an error about the state on disk: what another
+// process holds may be free later, and a machine whose clock is not set yet may have the
+// right time then; anything else needs a person.
 func exitForState(err error) error {
 	switch {
-	case errors.Is(err, durable.ErrLocked):
+	case errors.Is(err, durable.ErrLocked), errors.Is(err, signer.ErrEarly):
 		return exit(exitRetry, err)
 	case errors.Is(err, fs.ErrExist):
 		return exit(exitExists, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/signerd/signerd/internal/need"
+	"github.com/signerd/signerd/signer"
 )
 
 func TestMain(m *testing.M) {
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 //	start, stop, reload what systemd does
 //	status N CMD...     CMD must end with exit status N
 //	csr NAME            NAME.key and NAME.csr, P-256
+//	tomorrow DIR        makes a CA that is valid from tomorrow on
 func TestScripts(t *testing.T) {
 	need.Programs(t, "ssh", "ssh-keygen", "openssl")
 	testscript.Run(t, testscript.Params{
@@ -44,6 +46,10 @@ func TestScripts(t *testing.T) {
 			"reload": func(ts *testscript.TestScript, _ bool, _ []string) { reloadSigner(ts) },
 			"status": exitStatus,
 			"csr":    makeRequest,
+			"tomorrow": func(ts *testscript.TestScript, _ bool, args []string) {
+				_, err := signer.CreateAuthority(ts.MkAbs(args[0]), "prod-a", "p256", time.Now().Add(24*time.Hour))
+				ts.Check(err)
+			},
 			"link": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.Symlink(args[0], ts.MkAbs(args[1])))
 			},

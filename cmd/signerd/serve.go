@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/hashicorp/go-multierror"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -36,11 +37,11 @@ func newServe() *cobra.Command {
 	path := configFlag(cmd, config.DefaultPath)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := load(*path, time.Now())
-		if err == nil {
-			err = s.unready
+		if s != nil {
+			err = multierror.Append(err, s.checkStart()).ErrorOrNil()
 		}
 		if err != nil {
-			return exit(exitConfig, err)
+			return exitForState(err)
 		}
 		return serve(cmd.Context(), s, newLog())
 	}
@@ -72,24 +73,15 @@ func gcPercent() int {
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
-	parts := s.parts()
-	parts.Options = signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
 	var watch *watch // nil: nobody reads metrics, and nobody pays for them
 	if s.config.Metrics != "" {
 		watch = newWatch(s.authority)
-		parts.Options.Commit = watch.metrics.Commit
 	}
-	signs, left, err := signer.Open(parts, time.Now())
+	signs, err := open(s, watch, log)
 	if err != nil {
 		return exitForState(err)
 	}
 	defer logClose(log, "ledger", signs.Close)
-	if left.Cut > 0 {
-		log.Warn().Int64("bytes", left.Cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
-	}
-	if left.Undone != "" {
-		log.Warn().Str("step", string(left.Undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
-	}
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(gcPercent())
 	}
@@ -107,20 +99,12 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 		log.Info().Str("ca", signer.Fingerprint(c)).Stringer("subject", c.Subject).Msg("handed out too, by trust in the configuration; it signs nothing here")
 	}
 	desk.SetKeys(s.keys)
-	serving := sshfront.Options{
-		HostKey: s.hostKey,
-		Profile: sshfront.Profile(s.config.SSHProfile),
-		Limits:  sshfront.Limits(s.config.Limits.Front),
-		Gate:    desk,
-		Known:   sources(signs.Ledger().Expected(time.Now())),
-		Log:     log,
-	}
 	if watch != nil {
-		watch.ledger, serving.Meter = signs.Ledger(), watch.metrics
+		watch.ledger = signs.Ledger()
 		desk.SetMeter(watch.metrics)
 		defer watch.serve(ctx, s.config.Metrics, cluster, log)()
 	}
-	front, err := sshfront.New(serving)
+	front, err := newFront(s, desk, watch, sources(signs.Ledger().Expected(time.Now())), log)
 	if err != nil {
 		return exit(exitConfig, err)
 	}
@@ -144,6 +128,39 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}()
 	defer func() { stop(); <-kept }()
 	return runUntilSignal(front, listener, log, func() { reload(log, desk, s.config.AuthorizedKeys) }, s.config.Limits.Command+5*time.Second)
+}
+
+// open opens the signer, and tells what the last one left undone.
+func open(s *setup, watch *watch, log zerolog.Logger) (*signer.Signer, error) {
+	parts := s.parts()
+	parts.Options = signer.LedgerOptions{PerNamePerHour: s.config.Limits.PerNamePerHour, Retention: s.config.Retention}
+	if watch != nil {
+		parts.Options.Commit = watch.metrics.Commit
+	}
+	signs, left, err := signer.Open(parts, time.Now())
+	if left.Cut > 0 {
+		log.Warn().Int64("bytes", left.Cut).Msg("cut an unfinished batch off the ledger; nobody was answered from it")
+	}
+	if left.Undone != "" {
+		log.Warn().Str("step", string(left.Undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
+	}
+	return signs, err
+}
+
+// newFront makes the SSH side. Known are the sources of which somebody was let in before.
+func newFront(s *setup, gate sshfront.Gate, watch *watch, known []netip.Addr, log zerolog.Logger) (*sshfront.Server, error) {
+	options := sshfront.Options{
+		HostKey: s.hostKey,
+		Profile: sshfront.Profile(s.config.SSHProfile),
+		Limits:  sshfront.Limits(s.config.Limits.Front),
+		Gate:    gate,
+		Known:   known,
+		Log:     log,
+	}
+	if watch != nil {
+		options.Meter = watch.metrics
+	}
+	return sshfront.New(options)
 }
 
 // sources gives the addresses that certificates were asked for from.

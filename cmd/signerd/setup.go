@@ -23,12 +23,10 @@ type setup struct {
 	hostKey   ssh.Signer
 	keys      *authkeys.Keys
 	trust     []*x509.Certificate
-	endpoints []string // the client URLs of etcd
-	unready   error    // what keeps serve from its start, and nobody else from what it does
 }
 
-// load reads everything and changes nothing. The error lists all that is wrong; unless it
-// is the configuration itself, what could be read comes with it.
+// load reads everything and changes nothing. The error lists all that is wrong but what
+// checkStart finds; unless it is the configuration itself, what could be read comes with it.
 func load(path string, now time.Time) (*setup, error) {
 	c, err := config.Load(path)
 	if err != nil {
@@ -50,11 +48,18 @@ func load(path string, now time.Time) (*setup, error) {
 	s.trust, err = loadTrust(c.Trust)
 	check(err)
 	check(sshfront.Check(sshfront.Profile(c.SSHProfile), sshfront.Limits(c.Limits.Front)))
-	s.endpoints, s.unready = endpoints(c)
-	if s.authority != nil {
-		s.unready = multierror.Append(nil, s.unready, s.authority.CheckStep()).ErrorOrNil()
-	}
 	return s, problems.ErrorOrNil()
+}
+
+// checkStart lists what keeps a signer from its start beside what load finds, and a backup
+// from nothing: what signerd itself has written down of etcd and of an interrupted step.
+func (s *setup) checkStart() error {
+	_, err := endpoints(s.config)
+	problems := multierror.Append(nil, err)
+	if s.authority != nil {
+		problems = multierror.Append(problems, s.authority.CheckStep())
+	}
+	return problems.ErrorOrNil()
 }
 
 // parts are what the signer is made of.
@@ -91,10 +96,11 @@ func loadCAs(path string) ([]*x509.Certificate, error) {
 
 // connect connects to etcd as signerd itself.
 func (s *setup) connect(signs *signer.Signer) (*peers.Cluster, error) {
-	if s.endpoints == nil {
-		return nil, s.unready
+	urls, err := endpoints(s.config)
+	if err != nil {
+		return nil, err
 	}
-	return peers.Connect(s.endpoints, peers.Credentials{Roots: s.roots, Certificate: signs.Self(time.Now).Certificate})
+	return peers.Connect(urls, peers.Credentials{Roots: s.roots, Certificate: signs.Self(time.Now).Certificate})
 }
 
 // roots gives the CAs by which signerd knows etcd.

@@ -35,7 +35,7 @@ func newStatus() *cobra.Command {
 		}
 		findings := report.Broken("configuration", "", err)
 		if signs != nil {
-			findings = append(findings, report.Broken("start", "of signerd", signs.unready)...)
+			findings = append(findings, report.Broken("start", "of signerd", signs.checkStart())...)
 		}
 		if signs != nil && signs.authority != nil {
 			findings = append(findings, report.Signer(signs.authority, signs.config.Ledger, now)...)

@@ -58,6 +58,12 @@ func TestQuestion(t *testing.T) {
 	if out, err := join("no"); lab.ExitCode(err) != 77 || !strings.Contains(out, w.Fingerprint(t)) || !strings.Contains(out, "was not accepted") {
 		t.Errorf("no: %v\n%s", err, out)
 	}
+	// Nobody is asked in vain.
+	w.On(t, "h2", "mv", "/usr/local/bin/etcd", "/usr/local/bin/etcd.new")
+	if out, err := join("yes"); lab.ExitCode(err) != 78 || strings.Contains(out, "Go on (yes/no)?") || !strings.Contains(out, "etcd is missing") || !strings.Contains(out, "when all else is well") {
+		t.Errorf("with etcd missing: %v\n%s", err, out)
+	}
+	w.On(t, "h2", "mv", "/usr/local/bin/etcd.new", "/usr/local/bin/etcd")
 	if out, err := join("yes"); err != nil || !strings.Contains(out, "etcd-h2 is a member") {
 		t.Errorf("yes: %v\n%s", err, out)
 	}

@@ -75,9 +75,9 @@ func BuildCached(module string, programs map[string]string) (dir string, err err
 }
 
 // BuildSignerd builds signerd from this tree to target, with the tags that the
-// Makefile gives it.
-func BuildSignerd(target string) error {
-	return Build(filepath.Dir(root()), target, "./cmd/signerd", "-tags", "grpcnotrace")
+// Makefile gives it, and more.
+func BuildSignerd(target string, tags ...string) error {
+	return Build(filepath.Dir(root()), target, "./cmd/signerd", "-tags", strings.Join(append(tags, "grpcnotrace"), ","))
 }
 
 // Build builds the program of a package, static and stripped, to target. dir is

@@ -160,7 +160,7 @@ func (l *life) rotates(ctx context.Context, random *rand.Rand, until time.Time) 
 			steps = []string{"prepare", "activate", "rollback", "abort"}
 		}
 		for _, step := range steps {
-			if err := l.rotate(step); err != nil {
+			if err := l.rotate(step, until); err != nil {
 				l.report(broken{active, fmt.Sprintf("rotate %s: %v", step, err)})
 				return done
 			}
@@ -174,28 +174,36 @@ func (l *life) rotates(ctx context.Context, random *rand.Rand, until time.Time) 
 	return done
 }
 
+// afterFaults is for how long a step may take once no faults happen any more: three
+// restarts, one after the other, and a client that renews late.
+const afterFaults = 5 * time.Minute
+
 // rotate asks for a step until it is done. What was made while the signer's clock was ahead
 // is in the way for long: a CA is given up for another one, and the name of a certificate is
 // released, as the refusal says.
-func (l *life) rotate(step string) error {
+func (l *life) rotate(step string, until time.Time) error {
 	began := time.Now()
-	return fleet.Retry(8*time.Minute, time.Second, func() error {
+	return fleet.Retry(time.Until(until.Add(afterFaults)), time.Second, func() error {
 		_, err := l.operator.ask("", "rotate", step)
 		exit, ok := errors.AsType[*exec.ExitError](err)
-		if ok && time.Since(began) > 2*time.Minute {
+		if !ok {
+			return err
+		}
+		says := string(exit.Stderr)
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(says))
+		if time.Since(began) > 2*time.Minute {
 			for _, n := range l.nodes {
-				if strings.Contains(string(exit.Stderr), n.name+" has a certificate by") {
+				if strings.Contains(says, n.name+" has a certificate by") {
 					n.letGo.Store(true)
 				}
 			}
 		}
-		switch {
-		case !ok || slices.Contains([]int{75, 255}, exit.ExitCode()) && !strings.Contains(string(exit.Stderr), "is not valid before"):
-			return err
-		case exit.ExitCode() == 75:
-			return errors.Join(l.rotate("abort"), l.rotate("prepare"), err)
+		switch code := exit.ExitCode(); {
+		case code == 75 && strings.Contains(says, "is not valid before"):
+			return errors.Join(l.rotate("abort", until), l.rotate("prepare", until), err)
+		case code != 75 && code != 255:
+			l.report(broken{active, fmt.Sprintf("rotate %s: %v\n%s", step, err, l.Bed.Logs("h1", "-n", "3", "-u", "signerd", "-g", fmt.Sprintf(`"status":%d`, code)))})
 		}
-		l.report(broken{active, fmt.Sprintf("rotate %s: %v: %s", step, err, exit.Stderr)})
 		return err
 	})
 }

@@ -29,7 +29,7 @@ var (
 	servedExpiry = expiry("served", "the first of the certificates expires that etcd serves to its clients")
 	clientExpiry = expiry("client", "the first of the clients' certificates expires")
 	missed       = prometheus.NewDesc("signerd_missed_renewals", "Names that should have renewed their certificate and did not.", nil, nil)
-	etcdUp       = prometheus.NewDesc("signerd_etcd_up", "Whether etcd could be used a moment ago, by the signer that signs.", nil, nil)
+	etcdUp       = prometheus.NewDesc("signerd_etcd_up", "Whether etcd could be used a moment ago, and this signer is the one that signs.", nil, nil)
 )
 
 func (expiryCollector) Describe(descriptions chan<- *prometheus.Desc) {

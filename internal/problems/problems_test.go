@@ -9,6 +9,12 @@ import (
 	"github.com/hashicorp/go-multierror"
 )
 
+// hollow wraps a list with nothing in it.
+type hollow struct{}
+
+func (hollow) Error() string   { return "hollow" }
+func (hollow) Unwrap() []error { return nil }
+
 // Each problem is there once, with what was said of all, and can still be told by what
 // it wraps.
 func TestList(t *testing.T) {
@@ -30,6 +36,7 @@ func TestList(t *testing.T) {
 		{errors.Join(inner, b), "[a b: file does not exist b: file does not exist]"},
 		{fmt.Errorf("%w: %w", c, inner), "[c: a c: b: file does not exist]"},
 		{multierror.Append(nil), "[]"},
+		{hollow{}, "[hollow]"},
 		{fmt.Errorf("all: %w", multierror.Append(nil, c, fmt.Errorf("reading: %w", inner))), "[all: c all: reading: a all: reading: b: file does not exist]"},
 	} {
 		got := List(test.err)

@@ -74,7 +74,8 @@ func (d *Driver) takeOver(ctx context.Context) error {
 }
 
 // Adopt makes this signer the one that signs for the cluster, whatever etcd says. It
-// begins a new tenure, so that a signer that signed before learns it.
+// begins a new tenure, so that a signer that signed before learns it. It counts here only
+// when etcd has it: until then a signer that was restored stays one, and signs nothing.
 func (d *Driver) Adopt(ctx context.Context) error {
 	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
@@ -85,15 +86,18 @@ func (d *Driver) Adopt(ctx context.Context) error {
 		epoch = there.Epoch
 	}
 	authority := d.signer.Authority()
-	if err := authority.TakeOver(epoch); err != nil {
+	tenure, err := authority.NextTenure(epoch)
+	if err != nil {
 		return err
 	}
-	return d.cluster.SetSigning(ctx, revision, d.signing(authority.Active()))
+	if err := d.cluster.SetSigning(ctx, revision, signing(tenure, authority.Active())); err != nil {
+		return err
+	}
+	return authority.TakeOver(tenure)
 }
 
-// signing is what etcd is to say where a generation of ours signs.
-func (d *Driver) signing(active *signer.Generation) peers.Signing {
-	tenure := d.signer.Authority().Tenure()
+// signing is what etcd is to say where a generation signs in a tenure.
+func signing(tenure signer.Tenure, active *signer.Generation) peers.Signing {
 	return peers.Signing{Fingerprint: active.Fingerprint(), Epoch: tenure.Epoch, Signer: tenure.Signer}
 }
 
@@ -107,7 +111,7 @@ func (d *Driver) announce(ctx context.Context, active *signer.Generation) error 
 		}
 		return err
 	}
-	ours := d.signing(active)
+	ours := signing(d.signer.Authority().Tenure(), active)
 	if there != nil {
 		if *there == ours {
 			return nil

@@ -154,7 +154,8 @@ func (p *probes) by(ctx context.Context, g *signer.Generation, source wire.Addre
 		clear(p.made)
 	}
 	which := probeFor{g.ID, source}
-	if c := p.made[which]; c != nil && now.Before(c.Leaf.NotAfter) {
+	// A clock that was ahead leaves one for the future.
+	if c := p.made[which]; c != nil && now.Before(c.Leaf.NotAfter) && !now.Before(c.Leaf.NotBefore) {
 		return c, nil
 	}
 	made, err := p.signer.Probe(ctx, now, g, source)

@@ -57,6 +57,7 @@ type needed struct {
 	refuses *signer.Generation // no port lets its certificates in
 	expired *signer.Generation // no client has a certificate by it
 	fetched *signer.Generation // every client has fetched a bundle with it
+	absent  bool               // who cannot be seen is not in the way
 }
 
 // needs says what must be so for a step; nil: nothing, as at rest, where there is no next.
@@ -69,6 +70,9 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 		if next.Cross == nil { // what next signs is of no use to who does not trust it
 			return &needed{admits: next, fetched: next}
 		}
+		// It is accepted by whoever trusts old, unless a clock was wrong when it was made:
+		// then nobody could use what it signs, for as long as the clock was ahead.
+		return &needed{admits: next, absent: true}
 	case signer.Retire:
 		// That a probe is let in says that the clocks agree, too: by a clock that is ahead
 		// all that old signed has expired.
@@ -101,6 +105,7 @@ func (n *needed) ofMembers(ports []port) []blocker {
 		switch {
 		case errors.Is(p.trouble, peers.ErrClock):
 			add(clocks, "%v", p.trouble)
+		case p.trouble != nil && n.absent:
 		case errors.Is(p.trouble, errJoining):
 			add(joins, "cannot be seen: %v", p.trouble)
 		case p.trouble != nil:

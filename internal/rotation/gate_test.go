@@ -31,7 +31,7 @@ func TestNeeds(t *testing.T) {
 		want *needed
 	}{
 		{signer.Prepare, nil, noon, nil},
-		{signer.Activate, next, noon, nil},
+		{signer.Activate, next, noon, &needed{admits: next, absent: true}},
 		{signer.Activate, nil, noon, nil}, // an abort came before it; the step is refused later
 		{signer.Activate, uncrossed, noon, &needed{admits: uncrossed, fetched: uncrossed}},
 		{signer.Retire, next, noon, &needed{serves: next, admits: next, expired: old}},
@@ -52,13 +52,18 @@ func TestNeeds(t *testing.T) {
 // A port is in the way unless it was seen to do all that is needed.
 func TestPortsInTheWay(t *testing.T) {
 	old, next := generation("old", false), generation("next", true)
-	retire, finish := needs(signer.Retire, old, next, noon), needs(signer.Finish, old, next, noon)
+	activate, retire, finish := needs(signer.Activate, old, next, noon), needs(signer.Retire, old, next, noon), needs(signer.Finish, old, next, noon)
 	both, onlyNew, onlyOld := map[string]bool{"old": true, "next": true}, map[string]bool{"next": true}, map[string]bool{"old": true}
 	for _, test := range []struct {
 		need *needed
 		port port
 		says string // none: it is not in the way
 	}{
+		{activate, port{serves: "old", admits: both}, ""},
+		{activate, port{serves: "old", admits: onlyOld}, "does not accept certificates by next"},
+		{activate, port{trouble: errors.New("off")}, ""},
+		{activate, port{trouble: errJoining}, ""},
+		{activate, port{trouble: peers.ErrClock}, "takes a new certificate for one that is not valid"},
 		{retire, port{serves: "next", admits: both}, ""},
 		{retire, port{serves: "next", admits: onlyNew}, ""},
 		{retire, port{serves: "next", admits: onlyOld}, "does not accept certificates by next"},

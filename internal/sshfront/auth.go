@@ -55,7 +55,7 @@ func (s *Server) config(c *conn) *ssh.ServerConfig {
 }
 
 func (s *Server) admit(c *conn, meta ssh.ConnMetadata, key ssh.PublicKey) (*Admission, error) {
-	c.ticket.reached(asking)
+	c.ticket.offers()
 	if meta.User() != wire.User {
 		return nil, errors.New("the user is not " + wire.User)
 	}

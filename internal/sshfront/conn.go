@@ -27,7 +27,6 @@ type conn struct {
 	mu       sync.Mutex
 	hard     time.Time // absolute
 	armed    time.Time // when a deadline was set last
-	read     bool      // a byte came
 	login    bool
 	sessions int // open now, until the client has closed them
 	opened   int // ever
@@ -67,14 +66,11 @@ func (r receiver) Read(p []byte) (int, error) {
 	}
 	before := c.beforeLogin()
 	if before {
-		c.ticket.waits(true)
+		c.ticket.waits()
 	}
 	n, err := c.Conn.Read(p)
 	if before {
-		c.ticket.waits(false)
-	}
-	if n > 0 && c.firstRead() {
-		c.ticket.reached(talking)
+		c.ticket.got(n)
 	}
 	return n, err
 }
@@ -84,15 +80,6 @@ func (c *conn) beforeLogin() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.login
-}
-
-// firstRead says whether this is the first byte that came.
-func (c *conn) firstRead() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	first := !c.read
-	c.read = true
-	return first
 }
 
 // arm sets the deadline anew, unless it was set just now: a login alone reads
@@ -128,13 +115,6 @@ func (c *conn) loggedIn() {
 	c.unused = time.AfterFunc(c.limits.Unused, func() { c.Close() }) //nolint:errcheck // nobody to tell
 	c.mu.Unlock()
 	_ = c.arm() // the next Read arms it too
-}
-
-// silent says whether the client went away before it sent anything.
-func (c *conn) silent() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.read
 }
 
 // openSession counts a session in, if the limits let it.

@@ -68,9 +68,9 @@ func (g *guard) know(address netip.Addr) { g.known.Add(networkOf(address), struc
 type stage int
 
 const (
-	silent  stage = iota
-	talking       // it has sent something
-	asking        // it has exchanged keys, and offers one
+	silent   stage = iota
+	talking        // it has sent something
+	offering       // it has exchanged keys, and offers one
 )
 
 // ticket is one admitted connection's share of the counts.
@@ -142,7 +142,7 @@ func (g *guard) roomFor(newcomer *ticket) (victim *ticket) {
 	}
 	now := g.now()
 	for _, t := range g.waiting {
-		late := t.known == newcomer.known && t.stage < asking && !t.idle.IsZero() && now.Sub(t.idle) >= patience
+		late := t.known == newcomer.known && t.stage < offering && !t.idle.IsZero() && now.Sub(t.idle) >= patience
 		if better := newcomer.known && !t.known; !better && !late {
 			continue
 		}
@@ -198,21 +198,37 @@ func (t *ticket) add(open, unauth int) {
 	}
 }
 
-// waits notes whether the server waits for the client.
-func (t *ticket) waits(waits bool) {
+// waits notes that the server waits for the client from now on.
+func (t *ticket) waits() {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
-	t.idle = time.Time{}
-	if waits && t.unauth {
+	if t.unauth {
 		t.idle = t.guard.now()
 	}
 }
 
-// reached notes how far the connection has come.
-func (t *ticket) reached(s stage) {
+// got notes that the wait is over, with so many bytes.
+func (t *ticket) got(bytes int) {
 	t.guard.mu.Lock()
 	defer t.guard.mu.Unlock()
-	t.stage = max(t.stage, s)
+	t.idle = time.Time{}
+	if bytes > 0 {
+		t.stage = max(t.stage, talking)
+	}
+}
+
+// offers notes that the client offers a key.
+func (t *ticket) offers() {
+	t.guard.mu.Lock()
+	defer t.guard.mu.Unlock()
+	t.stage = offering
+}
+
+// wasSilent says whether the client has not sent anything.
+func (t *ticket) wasSilent() bool {
+	t.guard.mu.Lock()
+	defer t.guard.mu.Unlock()
+	return t.stage == silent
 }
 
 // loggedIn moves the connection out of those before login.

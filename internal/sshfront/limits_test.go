@@ -219,7 +219,7 @@ func TestRoom(t *testing.T) {
 			gone = append(gone, "refused")
 			return nil
 		}
-		ticket.waits(true)
+		ticket.waits()
 		return ticket
 	}
 	expect := func(sources ...string) {
@@ -234,23 +234,25 @@ func TestRoom(t *testing.T) {
 	member.end()
 	g.know(netip.MustParseAddr("10.0.0.2"))
 
-	asks := admit("10.0.1.1")
-	asks.reached(talking)
-	asks.reached(asking)
+	offers := admit("10.0.1.1")
+	offers.got(1)
+	offers.offers()
+	offers.waits()
 	talks := admit("10.0.1.2")
-	talks.reached(talking)
+	talks.got(1)
+	talks.waits()
 	third := admit("10.0.1.3")
 	expect()
 	admit("10.0.1.4")
 	expect("refused") // nobody has taken its time yet
 	now = now.Add(patience)
 	for _, t := range []*ticket{talks, third} {
-		t.waits(false)
+		t.got(0)
 	}
 	admit("10.0.1.4")
-	expect("refused") // the server has their bytes, and not come to them yet
+	expect("refused") // the server does not wait for them
 	for _, t := range []*ticket{talks, third} {
-		t.waits(true)
+		t.waits()
 	}
 	now = now.Add(patience)
 	admit("10.0.1.4")
@@ -259,7 +261,7 @@ func TestRoom(t *testing.T) {
 	expect("10.0.1.3", "10.0.1.2", "refused") // silent, talking; not who offers a key
 	talks.end()
 	talks.end() // once counts
-	if g.leaving != 1 || !talks.madeRoom() || asks.madeRoom() {
+	if g.leaving != 1 || !talks.madeRoom() || offers.madeRoom() {
 		t.Errorf("%d leave", g.leaving)
 	}
 	admit("10.0.0.1")

@@ -196,7 +196,7 @@ func (s *Server) untrack(c *conn) {
 
 // logFailure logs a connection that ended before login.
 func (s *Server) logFailure(c *conn, err error) {
-	if c.silent() && anyContains(s.options.Limits.HealthChecks, c.source) {
+	if c.ticket.wasSilent() && anyContains(s.options.Limits.HealthChecks, c.source) {
 		s.count("health_check")
 		return
 	}
@@ -212,7 +212,7 @@ func (s *Server) logFailure(c *conn, err error) {
 		return
 	}
 	s.count("ended")
-	if c.silent() || errors.Is(err, io.EOF) {
+	if c.ticket.wasSilent() || errors.Is(err, io.EOF) {
 		event.Msg("the client went away before login")
 	} else {
 		event.Str("reason", err.Error()).Msg("no login")
