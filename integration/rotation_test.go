@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -336,6 +337,57 @@ func TestTwins(t *testing.T) {
 			t.Errorf("etcd has %+v, and was in epoch %d", now, before)
 		}
 	}
+}
+
+// A machine that was cloned is a second signer of the same tenure: as soon as both have
+// written to their ledgers one of them signs no more, until a person decides.
+func TestClonedSigner(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	newClient(t, l, "kubemaster-01")
+	csr := read(t, l.Path("kubemaster-01.csr"))
+	head := func() string {
+		said, err := l.Ctl("kubemaster-01", "get", "--print-value-only", "/signerd/ledger")
+		if err != nil {
+			t.Log(err)
+		}
+		return said
+	}
+	eventually(t, 30*time.Second, "etcd has the ledger's head", func() bool { return head() != "" })
+	before := head()
+	clone := filepath.Join(t.TempDir(), "clone")
+	if out, err := l.Run("", "sh", "-c", "mkdir "+clone+" && cp -a host_key authorized_keys authority ledger "+clone+" && sed s/:2222/:2223/ signerd.yaml > "+clone+"/signerd.yaml"); err != nil {
+		t.Fatal(out, err)
+	}
+	process, err := lab.Start(l.Path("clone.log"), nil, l.Binary, "serve", "--config", filepath.Join(clone, "signerd.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer process.Kill()
+	// Each start makes a certificate for signerd itself.
+	eventually(t, 30*time.Second, "the clone writes its head", func() bool { return !slices.Contains([]string{"", before}, head()) })
+	ssh(t, l, csr, "kubemaster-01")
+	eventually(t, 30*time.Second, "the other one sees it", func() bool {
+		_, err := l.SSH(csr, "kubemaster-01")
+		return lab.ExitCode(err) == 75 && strings.Contains(err.Error(), "another signer took over")
+	})
+	if err := l.Signer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), "another signer took over") {
+		t.Errorf("it starts: %v", err)
+	}
+	if out, err := l.Run("", l.Binary, "ca", "adopt", "--fingerprint", signing(t, l).Fingerprint, "--config", l.Path("signerd.yaml")); err != nil {
+		t.Fatal(out, err)
+	}
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	ssh(t, l, csr, "kubemaster-01")
+	eventually(t, 30*time.Second, "the clone signs no more", func() bool {
+		_, err := l.SSHWith(csr, "-p", "2223", "-o", "HostKeyAlias=["+l.Address(1)+"]:2222", "signer@leader", "kubemaster-01")
+		return lab.ExitCode(err) == 75 && strings.Contains(err.Error(), "another signer took over")
+	})
 }
 
 // A tenure counts here only when etcd has it: whoever dies in between has not taken over,

@@ -16,7 +16,8 @@ const maxLag = 1000
 
 // Steady says why the cluster could not do without one of its members, which is
 // not looked at, for a moment: each other one votes, answers, sees the same leader,
-// and is in step. With an empty name all are looked at. The error wraps ErrBusy
+// and is in step, and there is one that hears enough others to be the leader without
+// that one. With an empty name all are looked at. The error wraps ErrBusy
 // with what to wait for, or ErrAway.
 func (c *Cluster) Steady(ctx context.Context, without string) error {
 	members, err := c.Members(ctx)
@@ -31,14 +32,19 @@ func (c *Cluster) Steady(ctx context.Context, without string) error {
 			return fmt.Errorf("%w: %s has no client URL", ErrBusy, m.Name)
 		}
 	}
+	size := len(members)
 	members = slices.DeleteFunc(members, func(m Member) bool { return m.Name == without })
+	heard := make([][]uint64, len(members))
 	statuses := make([]*clientv3.StatusResponse, len(members))
 	problems := make([]error, len(members))
 	var group sync.WaitGroup
 	for i, m := range members {
 		group.Go(func() {
 			var err error
-			if statuses[i], err = c.status(ctx, m); err != nil {
+			if statuses[i], err = c.status(ctx, m); err == nil {
+				heard[i], err = c.hears(ctx, m)
+			}
+			if err != nil {
 				problems[i] = fmt.Errorf("%s: %w", m.Name, err)
 			}
 		})
@@ -47,7 +53,10 @@ func (c *Cluster) Steady(ctx context.Context, without string) error {
 	if err := errors.Join(problems...); err != nil {
 		return fmt.Errorf("%w: not all members answer: %s", ErrBusy, oneLine(err))
 	}
-	return inStep(members, statuses)
+	if err := inStep(members, statuses); err != nil {
+		return err
+	}
+	return canElect(members, heard, size)
 }
 
 // inStep says which member the others could not do without.

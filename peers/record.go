@@ -12,29 +12,16 @@ import (
 // that a ledger whose end was cut off shows.
 const ledgerKey = "/signerd/ledger"
 
-// LedgerHead gives the head that was saved last; nil if none was. The error
-// wraps ErrAway.
-func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, error) {
-	bounded, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	response, err := c.client.Get(bounded, ledgerKey)
-	if err != nil {
-		return nil, c.away(ctx, "reading the ledger's head", err)
-	}
-	if len(response.Kvs) == 0 {
-		return nil, nil
-	}
-	return response.Kvs[0].Value, nil
+// LedgerHead gives the head that was saved last, and a revision for SaveLedgerHead; nil
+// and 0 if none was. The error wraps ErrAway.
+func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, int64, error) {
+	return c.record(ctx, ledgerKey, "reading the ledger's head")
 }
 
-// SaveLedgerHead keeps a head. The error wraps ErrAway.
-func (c *Cluster) SaveLedgerHead(ctx context.Context, head []byte) error {
-	bounded, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	if _, err := c.client.Put(bounded, ledgerKey, string(head)); err != nil {
-		return c.away(ctx, "saving the ledger's head", err)
-	}
-	return nil
+// SaveLedgerHead puts a head in the place of the one of a revision, and gives its own. The
+// error wraps ErrBusy if another one stands there by now, or ErrAway.
+func (c *Cluster) SaveLedgerHead(ctx context.Context, revision int64, head []byte) (int64, error) {
+	return c.replace(ctx, ledgerKey, revision, head, "saving the ledger's head")
 }
 
 // signingKey says which CA signs for the cluster, and which signer has it.
@@ -51,41 +38,56 @@ type Signing struct {
 // nobody ever said so. What is not signerd's is a Signing of nobody. The error wraps
 // ErrAway.
 func (c *Cluster) Signing(ctx context.Context) (*Signing, int64, error) {
-	bounded, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	response, err := c.client.Get(bounded, signingKey)
-	if err != nil {
-		return nil, 0, c.away(ctx, "reading who signs", err)
-	}
-	if len(response.Kvs) == 0 {
-		return nil, 0, nil
+	value, revision, err := c.record(ctx, signingKey, "reading who signs")
+	if err != nil || revision == 0 {
+		return nil, 0, err
 	}
 	var s Signing
-	if json.Unmarshal(response.Kvs[0].Value, &s) != nil {
+	if json.Unmarshal(value, &s) != nil {
 		s = Signing{}
 	}
-	return &s, response.Kvs[0].ModRevision, nil
+	return &s, revision, nil
 }
 
 // SetSigning puts a Signing in the place of the one of a revision. The error wraps
 // ErrBusy if another one stands there by now, or ErrAway.
 func (c *Cluster) SetSigning(ctx context.Context, revision int64, next Signing) error {
-	bounded, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	value, err := json.Marshal(next)
 	if err != nil {
 		return err
 	}
+	_, err = c.replace(ctx, signingKey, revision, value, "writing who signs")
+	return err
+}
+
+// record gives what stands at a key, and its revision; nil and 0 if nothing does.
+func (c *Cluster) record(ctx context.Context, key, doing string) ([]byte, int64, error) {
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	response, err := c.client.Get(bounded, key)
+	if err != nil {
+		return nil, 0, c.away(ctx, doing, err)
+	}
+	if len(response.Kvs) == 0 {
+		return nil, 0, nil
+	}
+	return response.Kvs[0].Value, response.Kvs[0].ModRevision, nil
+}
+
+// replace puts a value in the place of the one of a revision, and gives its own revision.
+func (c *Cluster) replace(ctx context.Context, key string, revision int64, value []byte, doing string) (int64, error) {
+	bounded, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	answer, err := c.client.Txn(bounded).
-		If(clientv3.Compare(clientv3.ModRevision(signingKey), "=", revision)).
-		Then(clientv3.OpPut(signingKey, string(value))).Commit()
+		If(clientv3.Compare(clientv3.ModRevision(key), "=", revision)).
+		Then(clientv3.OpPut(key, string(value))).Commit()
 	switch {
 	case err != nil:
-		return c.away(ctx, "writing who signs", err)
+		return 0, c.away(ctx, doing, err)
 	case !answer.Succeeded:
-		return fmt.Errorf("%w: who signs has changed just now; ask again", ErrBusy)
+		return 0, fmt.Errorf("%w: %s: somebody else wrote it just now; ask again", ErrBusy, doing)
 	}
-	return nil
+	return answer.Header.Revision, nil
 }
 
 // proofKey is written and deleted to see that etcd can be used.

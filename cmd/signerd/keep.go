@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -45,6 +46,8 @@ type keeper struct {
 	foreign  []byte   // the head in etcd that is not in the ledger; nil: none
 	unread   string   // why the ledger could not be looked into for that head; empty: it could
 	saved    signer.Head
+	revision int64 // of the head in etcd, as it was saved or compared last
+	ours     bool  // the head in etcd was, since the start
 }
 
 // keep goes on until ctx ends.
@@ -168,8 +171,8 @@ func (k *keeper) noteRefused(joining []peers.Joining) {
 }
 
 // saveHead keeps the ledger's head in etcd, after it has compared the one that
-// is there. One that the ledger does not have is evidence, and stays until a
-// person decides.
+// is there, if that is not its own. One that the ledger does not have is evidence, and
+// stays until a person decides.
 func (k *keeper) saveHead(ctx context.Context) error {
 	if !k.compared {
 		if err := k.compareHead(ctx); err != nil || !k.compared {
@@ -184,20 +187,36 @@ func (k *keeper) saveHead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := k.cluster.SaveLedgerHead(ctx, value); err != nil {
-		return err
+	revision, err := k.cluster.SaveLedgerHead(ctx, k.revision, value)
+	if errors.Is(err, peers.ErrBusy) {
+		k.compared = false // it may be our own, of a call that seemed to fail
+		return k.compareHead(ctx)
 	}
-	k.saved = head
-	return nil
-}
-
-func (k *keeper) compareHead(ctx context.Context) error {
-	value, err := k.cluster.LedgerHead(ctx)
 	if err != nil {
 		return err
 	}
-	k.compare(value)
+	k.saved, k.revision = head, revision
 	return nil
+}
+
+// compareHead compares the head that is there. Once one was ours nothing of the ledger was
+// cut off, so that any other is a second signer's.
+func (k *keeper) compareHead(ctx context.Context) error {
+	value, revision, err := k.cluster.LedgerHead(ctx)
+	if err != nil {
+		return err
+	}
+	k.revision = revision
+	k.compare(value)
+	if k.compared {
+		k.ours = true
+	}
+	if k.foreign == nil || !k.ours {
+		return nil
+	}
+	err = fmt.Errorf("%w: a copy of it is running, and keeps a ledger of its own; disable one of the two; if this one is to sign again: signerd ca adopt", rotation.ErrSuperseded)
+	k.signer.Stop(err)
+	return errors.Join(err, k.signer.Authority().NoteSuperseded())
 }
 
 // compare holds the head that etcd has, or nothing, against the ledger, and logs what is
@@ -237,6 +256,6 @@ func (k *keeper) compare(value []byte) {
 	}
 	k.foreign = value
 	k.log.Error().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Stringer("hash", ledger.Head().Hash).
-		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, or it was restored from an older copy; " +
+		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, it was restored from an older copy, or a copy of this signer is running; " +
 			"when you know why, etcdctl del /signerd/ledger lets the ledger as it is count")
 }
