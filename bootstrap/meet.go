@@ -29,7 +29,7 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 	client, err := j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: o.SignerFingerprint, Files: knownHosts()})
 	if unknown, ok := errors.AsType[*sshclient.UnknownKeyError](err); ok && o.Ask != nil {
 		switch {
-		case p.verdict() != nil:
+		case p.verdict() != nil || j.refuses(ctx, o):
 			err = fmt.Errorf("the signer was not asked: %v; say yes to it when all else is well", unknown) // nobody is asked in vain
 		case o.Ask(ctx, unknown.Host, unknown.Fingerprint):
 			client, err = j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: unknown.Fingerprint})
@@ -76,6 +76,17 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 			p.place(j.plan, topology)
 		}
 	}
+}
+
+// refuses says whether the options name what this machine cannot be, which is said in its
+// turn: by then a person would have been asked in vain.
+func (j *join) refuses(ctx context.Context, o JoinOptions) bool {
+	p := &preflight{observe: func(Event) {}}
+	_, _, bind := p.names(ctx, o.Name, o.Addresses, "")
+	if !j.found.EtcdUp {
+		p.ports(ctx, (&plan{Bind: bind}).etcdAddresses()...)
+	}
+	return p.verdict() != nil
 }
 
 // sourceOf gives this machine's IP address that an address stands for, of the

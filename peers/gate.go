@@ -41,12 +41,11 @@ func (c *Cluster) Steady(ctx context.Context, without string) error {
 	for i, m := range members {
 		group.Go(func() {
 			var err error
-			if statuses[i], err = c.status(ctx, m); err == nil {
-				heard[i], err = c.hears(ctx, m)
-			}
-			if err != nil {
+			if statuses[i], err = c.status(ctx, m); err != nil {
 				problems[i] = fmt.Errorf("%s: %w", m.Name, err)
+				return
 			}
+			heard[i] = c.hears(ctx, m)
 		})
 	}
 	group.Wait()

@@ -10,40 +10,34 @@ import (
 	"strings"
 )
 
-// link is a line of etcd's metrics: with how many streams a member, which answers it at
-// its client URL whatever its metrics URLs are, hears another one (etcd,
-// server/etcdserver/api/rafthttp/metrics.go).
+// link is a line of etcd's metrics: whether a member exchanges messages with another one,
+// 1 or 0 (etcd, server/etcdserver/api/rafthttp/metrics.go).
 var link = regexp.MustCompile(`(?m)^etcd_network_active_peers\{Local="[0-9a-f]+",Remote="([0-9a-f]+)"\} ([0-9]+)$`)
 
-// hears gives the IDs of the members that one hears; nil if it does not say.
-func (c *Cluster) hears(ctx context.Context, m Member) ([]uint64, error) {
+// hears gives the IDs of the members that one hears, as it says at its client URL; nil if
+// it does not say, as one whose HTTP is elsewhere (--listen-client-http-urls).
+func (c *Cluster) hears(ctx context.Context, m Member) []uint64 {
 	u, err := url.Parse(m.ClientURLs[0])
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	page, err := fetch(ctx, u.Scheme, u.Host, "/metrics", c.credentials.TLS())
 	if err != nil {
-		return nil, withoutPorts(err)
+		return nil
 	}
 	return parseLinks(page)
 }
 
-func parseLinks(page []byte) ([]uint64, error) {
-	lines := link.FindAllSubmatch(page, -1)
-	if lines == nil {
-		return nil, nil
-	}
-	heard := []uint64{}
-	for _, line := range lines {
-		id, err := strconv.ParseUint(string(line[1]), 16, 64)
-		if err != nil {
-			return nil, err
+func parseLinks(page []byte) (heard []uint64) {
+	for _, line := range link.FindAllSubmatch(page, -1) {
+		if heard == nil {
+			heard = []uint64{} // it says something
 		}
-		if string(line[2]) != "0" {
+		if id, err := strconv.ParseUint(string(line[1]), 16, 64); err == nil && string(line[2]) != "0" {
 			heard = append(heard, id)
 		}
 	}
-	return heard, nil
+	return heard
 }
 
 // canElect says why some members of a cluster of a size, of which each hears others,

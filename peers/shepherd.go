@@ -25,8 +25,12 @@ func (s *Shepherd) Late(now time.Time, joining []Joining) []string {
 	var names []string
 	for _, j := range joining {
 		last := s.began
-		for _, t := range []time.Time{j.Since, s.seen[j.Name]} {
-			if t.After(last) && !t.After(now) { // a clock that was ahead says nothing
+		before, known := s.seen[j.Name]
+		for _, t := range []time.Time{j.Since, before} {
+			switch {
+			case t.After(now) && (!known || t.Equal(before)):
+				last = now // by a clock that was ahead; from here on it counts
+			case t.After(last) && !t.After(now):
 				last = t
 			}
 		}

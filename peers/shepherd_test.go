@@ -75,3 +75,32 @@ func TestShepherdJump(t *testing.T) {
 		}
 	}
 }
+
+// A clock that is set back by little costs nobody the time that it has.
+func TestShepherdStepBack(t *testing.T) {
+	began := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	s := Shepherd{}
+	now := began
+	look := func(joining ...Joining) []string {
+		return s.Late(now, joining)
+	}
+	for ; now.Before(began.Add(2 * Patience)); now = now.Add(10 * time.Second) {
+		look()
+	}
+	registered := Joining{Name: "etcd-2", Since: now.Add(30 * time.Second)} // the clock is set back before the next look
+	if late := look(registered); late != nil {
+		t.Errorf("%v is late when it is seen first", late)
+	}
+	now = now.Add(10 * time.Second)
+	look(Joining{Name: "etcd-2", Since: registered.Since, Reachable: true})
+	now = now.Add(-30 * time.Second)
+	if late := look(registered); late != nil {
+		t.Errorf("%v is late, seen 30 s from now", late)
+	}
+	for given := registered.Since.Add(Patience + 20*time.Second); now.Before(given); now = now.Add(10 * time.Second) {
+		if late := look(registered); late != nil {
+			return
+		}
+	}
+	t.Error("it is never late")
+}

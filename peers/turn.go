@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -17,14 +16,11 @@ import (
 // turnKey is held by the member that restarts its etcd, so that no other does.
 const turnKey = "/signerd/restart"
 
-// Turn is the right to restart one member, which at most one holds. Its methods may be
-// called from any goroutine.
+// Turn is the right to restart one member, which at most one holds.
 type Turn struct {
 	cluster *Cluster
 	lease   clientv3.LeaseID
-
-	mu   sync.Mutex
-	held time.Time // when it was surely held last
+	held    time.Time // when it was surely held last
 }
 
 // turnHolder is what stands in etcd.
@@ -102,8 +98,6 @@ func (t *Turn) Hold(ctx context.Context) error {
 	case err != nil:
 		return t.cluster.away(ctx, "holding the turn to restart", err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.held = asked
 	return nil
 }
@@ -111,8 +105,6 @@ func (t *Turn) Hold(ctx context.Context) error {
 // Fresh says whether the turn was held a moment ago, by this machine's clock: a
 // process that stood still since its last Hold must not go on as if it had not.
 func (t *Turn) Fresh() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	// The monotonic clock stands still with the machine, the wall clock does not.
 	return time.Since(t.held) < turnLife/2 && time.Now().Round(0).Sub(t.held.Round(0)).Abs() < turnLife/2
 }

@@ -87,9 +87,9 @@ func startedFor(state unit.State, bundle []byte) string {
 	return fmt.Sprintf("%s %x\n", state.Run, sha256.Sum256(bundle))
 }
 
-// restartEtcd restarts etcd for the CAs that are in place, while the turn is held, and
-// waits until it has been started. Without a turn (nil) nobody relies on this etcd.
-func (s *syncer) restartEtcd(ctx context.Context, turn *peers.Turn) error {
+// restartEtcd restarts etcd for the CAs that are in place, if last lets it at the last
+// moment, and waits until it has been started.
+func (s *syncer) restartEtcd(ctx context.Context, last func() error) error {
 	bundle, err := os.ReadFile(s.files.Trust)
 	if err != nil {
 		return err
@@ -98,8 +98,8 @@ func (s *syncer) restartEtcd(ctx context.Context, turn *peers.Turn) error {
 	if err != nil {
 		return err
 	}
-	if turn != nil && !turn.Fresh() {
-		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
+	if err := last(); err != nil {
+		return err
 	}
 	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
 		return err
@@ -156,7 +156,7 @@ func (s *syncer) reloadWaiting(ctx context.Context, stale string, trouble error)
 		return fmt.Errorf("etcd waits for a quorum: look at the other members (%v)", trouble)
 	}
 	s.say("etcd has no quorum, and %s: starting it again", stale)
-	return s.restartEtcd(ctx, nil)
+	return s.restartEtcd(ctx, func() error { return nil }) // nobody relies on it
 }
 
 // leaderless says whether the etcd on this machine says of itself that it sees no
@@ -295,9 +295,14 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 	began := time.Now()
 	held, stop := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
-	keeping.Go(func() { keep(held, turn) })
 	defer func() { stop(); keeping.Wait() }()
-	if err := s.restartEtcd(ctx, turn); err != nil {
+	if err := s.restartEtcd(ctx, func() error {
+		if !turn.Fresh() {
+			return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
+		}
+		keeping.Go(func() { keep(held, turn) })
+		return nil
+	}); err != nil {
 		return err
 	}
 	if err := s.awaitBack(ctx, cluster, cas); err != nil {

@@ -238,23 +238,33 @@ func (a *Authority) stands() standing {
 	return a.standing
 }
 
-// NoteSuperseded keeps that another signer took over. It is on disk when this returns.
+// NoteSuperseded keeps that another signer took over. It is on disk when this returns; if
+// it cannot be, at least this process knows it.
 func (a *Authority) NoteSuperseded() error {
-	return a.restate(func(s *standing) error {
+	err := a.restate(func(s *standing) error {
 		s.Superseded = true
 		return nil
 	})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.standing.Superseded = true
+	return err
 }
 
-// NextTenure draws a tenure that is later than this one and than an epoch.
-func (a *Authority) NextTenure(epoch uint64) (Tenure, error) {
-	return newTenure(max(epoch, a.Tenure().Epoch))
+// BeginTenure begins a tenure that is later than this one and than an epoch. It is on disk
+// when this returns. Until TakeOver a signer that must not sign still must not.
+func (a *Authority) BeginTenure(epoch uint64) error {
+	return a.restate(func(s *standing) (err error) {
+		s.Tenure, err = newTenure(max(epoch, s.Tenure.Epoch))
+		return err
+	})
 }
 
-// TakeOver begins a tenure. It is on disk when this returns.
-func (a *Authority) TakeOver(next Tenure) error {
+// TakeOver lets a signer that was superseded, or restored, sign in its tenure. It is on
+// disk when this returns.
+func (a *Authority) TakeOver() error {
 	return a.restate(func(s *standing) error {
-		s.Superseded, s.Restored, s.Tenure = false, false, next
+		s.Superseded, s.Restored = false, false
 		return nil
 	})
 }

@@ -77,10 +77,7 @@ func (s *Signer) Rotate(ctx context.Context, now time.Time, c Change) error {
 
 // mayBegin says why a generation must not sign from now on.
 func (g *Generation) mayBegin(now time.Time) error {
-	from := g.Certificate.NotBefore
-	if g.Cross != nil {
-		from = latest(from, g.Cross.NotBefore)
-	}
+	from := g.From()
 	switch {
 	case !outlives(g, now, memberLife):
 		return fmt.Errorf("%w: %s expires at %s, before a member's certificate by it would", ErrRetry, g.ID, g.Certificate.NotAfter.Format(time.RFC3339))

@@ -114,7 +114,7 @@ func (p *pending) reply(err error) {
 }
 
 // tidy forgets what no longer matters, once for every file that is begun. It goes by a
-// day that is past beyond doubt, not by the clock: one that is ahead for a while must not
+// day that some files came after, not by the clock: one that is ahead for a while must not
 // cost a name or a line.
 func (l *Ledger) tidy() {
 	day := l.file.settled

@@ -34,6 +34,14 @@ type Generation struct {
 // Fingerprint is the lower-case hex SHA-256 of the certificate's DER.
 func (g *Generation) Fingerprint() string { return Fingerprint(g.Certificate) }
 
+// From is since when anybody accepts what it signs.
+func (g *Generation) From() time.Time {
+	if g.Cross == nil {
+		return g.Certificate.NotBefore
+	}
+	return latest(g.Certificate.NotBefore, g.Cross.NotBefore)
+}
+
 // Fingerprint is how a CA's certificate is named: the lower-case hex SHA-256 of
 // its DER.
 func Fingerprint(c *x509.Certificate) string {

@@ -77,8 +77,8 @@ func (f *ledgerFile) append(lines []byte, now time.Time) error {
 	return nil
 }
 
-// settledFiles is after how many files of further days a day is past beyond doubt: a clock
-// that is ahead begins so many only in as many days of being wrong.
+// settledFiles is after how many files of further days a day counts as past: a clock that
+// is ahead begins so many only if it stays so for as many days, or jumps as often.
 const settledFiles = 8
 
 // turn begins the day's file. A clock that went back does not: the names sort

@@ -142,11 +142,10 @@ func adopt(ctx context.Context, s *setup, alone bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, signs.Close()) }()
 	if alone {
-		tenure, err := s.authority.NextTenure(0)
-		if err != nil {
+		if err := s.authority.BeginTenure(0); err != nil {
 			return err
 		}
-		return s.authority.TakeOver(tenure)
+		return s.authority.TakeOver()
 	}
 	cluster, err := s.connect(signs)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/signerd/signerd/internal/durable"
+	"github.com/signerd/signerd/internal/problems"
 	"github.com/signerd/signerd/signer"
 )
 
@@ -53,7 +54,7 @@ func exitForListen(err error) error {
 // right time then; anything else needs a person.
 func exitForState(err error) error {
 	switch {
-	case errors.Is(err, durable.ErrLocked), errors.Is(err, signer.ErrEarly):
+	case errors.Is(err, durable.ErrLocked), errors.Is(err, signer.ErrEarly) && len(problems.List(err)) == 1:
 		return exit(exitRetry, err)
 	case errors.Is(err, fs.ErrExist):
 		return exit(exitExists, err)

@@ -199,22 +199,24 @@ func (k *keeper) saveHead(ctx context.Context) error {
 	return nil
 }
 
-// compareHead compares the head that is there. Once one was ours nothing of the ledger was
-// cut off, so that any other is a second signer's.
+// compareHead compares the head that is there. One that is not ours is a second signer's
+// if it was ours since the start, or if it has changed: then somebody writes it now.
 func (k *keeper) compareHead(ctx context.Context) error {
 	value, revision, err := k.cluster.LedgerHead(ctx)
 	if err != nil {
 		return err
 	}
 	k.revision = revision
+	rival := k.ours || k.foreign != nil && !bytes.Equal(value, k.foreign)
 	k.compare(value)
 	if k.compared {
 		k.ours = true
 	}
-	if k.foreign == nil || !k.ours {
+	if k.foreign == nil || !rival {
 		return nil
 	}
-	err = fmt.Errorf("%w: a copy of it is running, and keeps a ledger of its own; disable one of the two; if this one is to sign again: signerd ca adopt", rotation.ErrSuperseded)
+	err = fmt.Errorf("%w: a copy of this signer runs elsewhere and keeps a ledger of its own, or this machine was put back to an older state; "+
+		"disable the signer that is wrong, and if this one is to sign: signerd ca adopt", rotation.ErrSuperseded)
 	k.signer.Stop(err)
 	return errors.Join(err, k.signer.Authority().NoteSuperseded())
 }
@@ -257,5 +259,5 @@ func (k *keeper) compare(value []byte) {
 	k.foreign = value
 	k.log.Error().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Stringer("hash", ledger.Head().Hash).
 		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, it was restored from an older copy, or a copy of this signer is running; " +
-			"when you know why, etcdctl del /signerd/ledger lets the ledger as it is count")
+			"when you know why, and no other signer runs, etcdctl del /signerd/ledger lets the ledger as it is count")
 }

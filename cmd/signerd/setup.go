@@ -51,8 +51,8 @@ func load(path string, now time.Time) (*setup, error) {
 	return s, problems.ErrorOrNil()
 }
 
-// checkStart lists what keeps a signer from its start beside what load finds, and a backup
-// from nothing: what signerd itself has written down of etcd and of an interrupted step.
+// checkStart lists what keeps a signer from its start beside what load finds, and what a
+// backup can be made without: what signerd itself wrote down of etcd and of a step.
 func (s *setup) checkStart() error {
 	_, err := endpoints(s.config)
 	problems := multierror.Append(nil, err)

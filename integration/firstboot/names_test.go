@@ -64,6 +64,11 @@ func TestQuestion(t *testing.T) {
 		t.Errorf("with etcd missing: %v\n%s", err, out)
 	}
 	w.On(t, "h2", "mv", "/usr/local/bin/etcd.new", "/usr/local/bin/etcd")
+	w.On(t, "h2", "systemd-run", "-q", "--unit=taker", "perl", "-MIO::Socket::INET", "-e", "my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 2380) or die; sleep 600")
+	if out, err := join("yes"); lab.ExitCode(err) != 78 || strings.Contains(out, "Go on (yes/no)?") || !strings.Contains(out, "address already in use") {
+		t.Errorf("with a port taken: %v\n%s", err, out)
+	}
+	w.On(t, "h2", "systemctl", "stop", "taker")
 	if out, err := join("yes"); err != nil || !strings.Contains(out, "etcd-h2 is a member") {
 		t.Errorf("yes: %v\n%s", err, out)
 	}

@@ -74,8 +74,8 @@ func (d *Driver) takeOver(ctx context.Context) error {
 }
 
 // Adopt makes this signer the one that signs for the cluster, whatever etcd says. It
-// begins a new tenure, so that a signer that signed before learns it. It counts here only
-// when etcd has it: until then a signer that was restored stays one, and signs nothing.
+// begins a new tenure, so that a signer that signed before learns it. Until etcd has it, a
+// signer that was restored or superseded signs nothing.
 func (d *Driver) Adopt(ctx context.Context) error {
 	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
@@ -86,18 +86,18 @@ func (d *Driver) Adopt(ctx context.Context) error {
 		epoch = there.Epoch
 	}
 	authority := d.signer.Authority()
-	tenure, err := authority.NextTenure(epoch)
-	if err != nil {
+	if err := authority.BeginTenure(epoch); err != nil {
 		return err
 	}
-	if err := d.cluster.SetSigning(ctx, revision, signing(tenure, authority.Active())); err != nil {
+	if err := d.cluster.SetSigning(ctx, revision, d.signing(authority.Active())); err != nil {
 		return err
 	}
-	return authority.TakeOver(tenure)
+	return authority.TakeOver()
 }
 
-// signing is what etcd is to say where a generation signs in a tenure.
-func signing(tenure signer.Tenure, active *signer.Generation) peers.Signing {
+// signing is what etcd is to say where a generation of ours signs.
+func (d *Driver) signing(active *signer.Generation) peers.Signing {
+	tenure := d.signer.Authority().Tenure()
 	return peers.Signing{Fingerprint: active.Fingerprint(), Epoch: tenure.Epoch, Signer: tenure.Signer}
 }
 
@@ -111,7 +111,7 @@ func (d *Driver) announce(ctx context.Context, active *signer.Generation) error 
 		}
 		return err
 	}
-	ours := signing(d.signer.Authority().Tenure(), active)
+	ours := d.signing(active)
 	if there != nil {
 		if *there == ours {
 			return nil

@@ -72,8 +72,8 @@ func (d *Driver) lookAt(ctx context.Context, p *port, generations []*signer.Gene
 	}
 	p.admits = map[string]bool{}
 	for _, g := range generations {
-		if d.now().After(g.Certificate.NotAfter) {
-			p.admits[g.ID] = false // nobody accepts what it signed
+		if now := d.now(); now.After(g.Certificate.NotAfter) || now.Before(g.From()) {
+			p.admits[g.ID] = false // nobody accepts what it signs
 			continue
 		}
 		show, err := d.probes.by(ctx, g, source, d.now())

@@ -21,6 +21,9 @@ func (d *Driver) blockers(ctx context.Context, step signer.Step, r signer.Rotati
 	if need == nil {
 		return nil, nil
 	}
+	if need.begun != nil {
+		return d.blocked(need, nil), nil
+	}
 	ports, err := d.look(ctx, r.Generations())
 	if err != nil {
 		return nil, err
@@ -42,6 +45,10 @@ func (d *Driver) ofSigner(n *needed) []blocker {
 	if n.refuses != nil && slices.ContainsFunc(d.trust, n.refuses.Certificate.Equal) {
 		all = append(all, blocker{"the signer", "still hands out " + n.refuses.ID + " by trust in its configuration", "take it out there, and restart signerd"})
 	}
+	if n.begun != nil && d.now().Before(n.begun.From()) {
+		all = append(all, blocker{"the signer", fmt.Sprintf("has a CA that is not valid before %s: %s", n.begun.From().Format(time.RFC3339), n.begun.ID),
+			"if its clock was ahead when it was made: rotate abort, and prepare another one"})
+	}
 	since := d.signer.Authority().UnknownBefore()
 	if whole := since.Add(signer.ClientLife); (n.expired != nil || n.fetched != nil) && d.now().Before(whole) {
 		all = append(all, blocker{"the ledger", "has only what was signed since the CA came here, at " + since.Format(time.RFC3339),
@@ -52,6 +59,7 @@ func (d *Driver) ofSigner(n *needed) []blocker {
 
 // needed is what must be so for a step.
 type needed struct {
+	begun   *signer.Generation // its time has come, by the signer's clock
 	serves  *signer.Generation // every member serves a certificate by it
 	admits  *signer.Generation // every port lets its certificates in
 	refuses *signer.Generation // no port lets its certificates in
@@ -67,11 +75,14 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 	}
 	switch step {
 	case signer.Activate:
+		if now.Before(next.From()) {
+			return &needed{begun: next}
+		}
 		if next.Cross == nil { // what next signs is of no use to who does not trust it
 			return &needed{admits: next, fetched: next}
 		}
-		// It is accepted by whoever trusts old, unless a clock was wrong when it was made:
-		// then nobody could use what it signs, for as long as the clock was ahead.
+		// Whoever trusts old accepts it, unless the signer's clock is ahead: then nobody
+		// could use what it signs.
 		return &needed{admits: next, absent: true}
 	case signer.Retire:
 		// That a probe is let in says that the clocks agree, too: by a clock that is ahead

@@ -14,7 +14,7 @@ import (
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func generation(id string, crossed bool) *signer.Generation {
-	g := &signer.Generation{ID: id, Certificate: &x509.Certificate{Raw: []byte(id), NotAfter: noon.Add(time.Hour)}}
+	g := &signer.Generation{ID: id, Certificate: &x509.Certificate{Raw: []byte(id), NotBefore: noon.Add(-time.Hour), NotAfter: noon.Add(time.Hour)}}
 	if crossed {
 		g.Cross = g.Certificate
 	}
@@ -32,6 +32,7 @@ func TestNeeds(t *testing.T) {
 	}{
 		{signer.Prepare, nil, noon, nil},
 		{signer.Activate, next, noon, &needed{admits: next, absent: true}},
+		{signer.Activate, next, noon.Add(-48 * time.Hour), &needed{begun: next}},
 		{signer.Activate, nil, noon, nil}, // an abort came before it; the step is refused later
 		{signer.Activate, uncrossed, noon, &needed{admits: uncrossed, fetched: uncrossed}},
 		{signer.Retire, next, noon, &needed{serves: next, admits: next, expired: old}},

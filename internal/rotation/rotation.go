@@ -53,7 +53,7 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		return "", fmt.Errorf("%w: a rotation to another CA goes on, %s: finish it, or rotate abort", ErrBlocked, r.Next.ID)
 	}
 	if r.Phase.Done(step) {
-		return "nothing was to be done: " + describe(r), nil
+		return "nothing was to be done: " + describe(r, d.now()), nil
 	}
 	if err := r.Phase.Check(step); err != nil {
 		return "", err
@@ -78,9 +78,9 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		return "", err
 	}
 	if step == signer.Finish {
-		return describe(authority.Rotation()) + "\n" + reload, nil
+		return describe(authority.Rotation(), d.now()) + "\n" + reload, nil
 	}
-	return describe(authority.Rotation()), nil
+	return describe(authority.Rotation(), d.now()), nil
 }
 
 // rotate does a step while nobody else tells etcd who signs.
@@ -102,7 +102,7 @@ func (d *Driver) Auto(ctx context.Context, by signer.Asker) (string, error) {
 	for begun := false; ; begun = true {
 		r := authority.Rotation()
 		if r.Phase == signer.Resting && (begun || !ageing(r.Old.Certificate, d.now())) {
-			return describe(r), nil
+			return describe(r, d.now()), nil
 		}
 		if r.Paused {
 			return "", fmt.Errorf("%w: the last step led back: rotate %s lets it go on", ErrBlocked, r.Phase.Next())
@@ -119,15 +119,18 @@ func ageing(c *x509.Certificate, now time.Time) bool {
 }
 
 // describe says where a rotation stands, what happens by itself, and what comes next.
-func describe(r signer.Rotation) string {
+func describe(r signer.Rotation, now time.Time) string {
 	old, next := r.Old, r.Next
 	var text string
 	switch r.Phase {
 	case signer.Prepared:
 		text = fmt.Sprintf("prepared: the trust bundle has %s too; members and clients take it as they renew.", next.ID)
-		if next.Cross == nil {
+		switch {
+		case next.Cross == nil:
 			text += fmt.Sprintf("\n%s may sign no other CA, so that each member is restarted now, one at a time, and each client must have loaded the bundle.", old.ID)
-		} else {
+		case old.Certificate.NotAfter.Before(now.Add(signer.MemberLife)):
+			text += fmt.Sprintf("\n%s is about to expire, so that each member is restarted now, one at a time.", old.ID)
+		default:
 			text += "\nNobody is restarted."
 		}
 	case signer.Activated:
