@@ -3,6 +3,7 @@ package rotation
 import (
 	"crypto/x509"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -108,5 +109,41 @@ func TestJudge(t *testing.T) {
 		if err := judge(test.there, ours, []*signer.Generation{mine, next}, []*x509.Certificate{lost.Certificate}); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", what, err, test.want)
 		}
+	}
+}
+
+// A CA that was made while the clock was ahead is not let sign, and what to do is said.
+func TestNotBegun(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	if _, err := signer.CreateAuthority(filepath.Join(dir, "authority"), "prod-a", "p256", now); err != nil {
+		t.Fatal(err)
+	}
+	authority, err := signer.LoadAuthority(filepath.Join(dir, "authority"), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := signer.Open(signer.Parts{Cluster: "prod-a", Identity: signer.DefaultIdentity("prod-a"), Authority: authority, Ledger: filepath.Join(dir, "ledger")}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ahead := now.Add(time.Hour)
+	next, err := s.Successor(ahead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Rotate(t.Context(), ahead, signer.Change{Step: signer.Prepare, Version: authority.Rotation().Version, Next: next, Agree: func(*signer.Generation) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := New(s, nil, nil)
+	_, err = d.Do(t.Context(), signer.Activate, nil, signer.Asker{})
+	if !errors.Is(err, ErrBlocked) || !strings.Contains(err.Error(), "is not valid before") {
+		t.Errorf("activate: %v", err)
+	}
+	blockers, err := d.blockers(t.Context(), signer.Activate, authority.Rotation())
+	if err != nil || len(blockers) != 1 || !strings.Contains(blockers[0].helps, "rotate abort") {
+		t.Errorf("%+v, %v", blockers, err)
 	}
 }
