@@ -291,7 +291,6 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 		return err
 	}
 	crashpoint.Here("held")
-	s.say("restarting etcd: %s", stale)
 	began := time.Now()
 	held, stop := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
@@ -301,6 +300,7 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 			return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
 		}
 		keeping.Go(func() { keep(held, turn) })
+		s.say("restarting etcd: %s", stale)
 		return nil
 	}); err != nil {
 		return err
