@@ -31,9 +31,10 @@ func TestTrustChanges(t *testing.T) {
 		{"one does not come back", w.oneLost},
 		{"the holder is killed", w.holderKilled},
 		{"the holder stands still", w.holderFrozen},
+		{"the holder stands still for a moment", w.holderSlept},
 	} {
-		if !long && (test.name == "all are well" || test.name == "the holder is killed") {
-			continue // the others have that in them
+		if !long && slices.Contains([]string{"all are well", "the holder is killed", "the holder stands still for a moment"}, test.name) {
+			continue // the others have most of that in them
 		}
 		ok := t.Run(test.name, func(t *testing.T) {
 			c := w.NewClient(t, fmt.Sprintf("kubemaster-1%d", i))
@@ -210,6 +211,12 @@ func (w *world) twoDeaf(t *testing.T) {
 	})
 	w.On(t, "h2", "ip", "route", "add", "blackhole", w.Bed.Address(13)+"/32")
 	w.trust(t, "deaf")
+	for _, name := range []string{"h2", "h3"} {
+		fleet.Eventually(t, time.Minute, name+" knows that it hears one less", func() error {
+			_, err := w.Bed.Exec(name, "sh", "-c", "curl -s http://127.0.0.1:2381/metrics | grep -q '^etcd_network_active_peers.* 0$'")
+			return err
+		})
+	}
 	w.On(t, "h1", "systemctl", "start", "signerd-sync.timer")
 	w.nobody(t, 13, "h1")
 	if lines := w.Said("h1", "signerd-sync", time.Now().Add(-2*time.Minute), "do not hear each other"); len(lines) == 0 {
@@ -244,14 +251,15 @@ func (w *world) oneLost(t *testing.T) {
 	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
 }
 
-// atItsTurn lets sync on h2 stop right after it has got the turn to restart.
-func (w *world) atItsTurn(t *testing.T, name string) {
+// atItsTurn lets sync on h2 stop when it has got the turn to restart: at once ("turn"), or
+// right before the restart ("held").
+func (w *world) atItsTurn(t *testing.T, name, at string) {
 	t.Helper()
 	for _, host := range fleet.Names {
 		w.On(t, host, "sh", "-c", "systemctl stop signerd-sync.timer; systemctl stop signerd-sync.service")
 	}
 	w.trust(t, name)
-	w.On(t, "h2", "sh", "-c", "printf '[Service]\\nEnvironment=SIGNERD_STOP=turn-1\\n' > /etc/systemd/system/signerd-sync.service.d/stop.conf && "+
+	w.On(t, "h2", "sh", "-c", "printf '[Service]\\nEnvironment=SIGNERD_STOP="+at+"-1\\n' > /etc/systemd/system/signerd-sync.service.d/stop.conf && "+
 		"systemctl daemon-reload && systemctl start --no-block signerd-sync.service")
 	fleet.Eventually(t, time.Minute, "h2 has its turn and stands still", func() error {
 		out, err := w.Bed.Enter("h2", "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null")
@@ -281,14 +289,14 @@ func (w *world) othersFirst(t *testing.T, name string) {
 }
 
 func (w *world) holderKilled(t *testing.T) {
-	w.atItsTurn(t, "killed")
+	w.atItsTurn(t, "killed", "turn")
 	w.On(t, "h2", "pkill", "-KILL", "-x", "signerd")
 	w.othersFirst(t, "killed")
 	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
 }
 
 func (w *world) holderFrozen(t *testing.T) {
-	w.atItsTurn(t, "frozen")
+	w.atItsTurn(t, "frozen", "turn")
 	w.othersFirst(t, "frozen")
 	began := time.Now()
 	w.On(t, "h2", "pkill", "-CONT", "-x", "signerd")
@@ -300,6 +308,25 @@ func (w *world) holderFrozen(t *testing.T) {
 	})
 	if lines := w.Said("h2", "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
 		t.Errorf("h2 restarted etcd without its turn: %s", lines[0])
+	}
+	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
+}
+
+// holderSlept: who stood still for half of the turn's life has it still, and does not
+// restart by a look at the others that is as old.
+func (w *world) holderSlept(t *testing.T) {
+	w.atItsTurn(t, "slept", "held")
+	<-time.After(6500 * time.Millisecond) // of 15 s, in builds for tests
+	began := time.Now()
+	w.On(t, "h2", "pkill", "-CONT", "-x", "signerd")
+	fleet.Eventually(t, time.Minute, "h2 says that it stood still", func() error {
+		if lines := w.Said("h2", "signerd-sync", began, "stood still while it had it"); len(lines) == 0 {
+			return fmt.Errorf("it says %s", w.Said("h2", "signerd-sync", began, ""))
+		}
+		return nil
+	})
+	if lines := w.Said("h2", "signerd-sync", began, "restarting etcd"); len(lines) > 0 {
+		t.Errorf("h2 restarted etcd: %s", lines[0])
 	}
 	w.On(t, "h2", "systemctl", "start", "signerd-sync.timer")
 }
