@@ -16,8 +16,7 @@ const maxLag = 1000
 
 // Steady says why the cluster could not do without one of its members, which is
 // not looked at, for a moment: each other one votes, answers, sees the same leader,
-// and is in step, and there is one that hears enough others to be the leader without
-// that one. With an empty name all are looked at. The error wraps ErrBusy
+// and is in step. With an empty name all are looked at. The error wraps ErrBusy
 // with what to wait for, or ErrAway.
 func (c *Cluster) Steady(ctx context.Context, without string) error {
 	members, err := c.Members(ctx)
@@ -32,9 +31,7 @@ func (c *Cluster) Steady(ctx context.Context, without string) error {
 			return fmt.Errorf("%w: %s has no client URL", ErrBusy, m.Name)
 		}
 	}
-	size := len(members)
 	members = slices.DeleteFunc(members, func(m Member) bool { return m.Name == without })
-	heard := make([][]uint64, len(members))
 	statuses := make([]*clientv3.StatusResponse, len(members))
 	problems := make([]error, len(members))
 	var group sync.WaitGroup
@@ -43,19 +40,14 @@ func (c *Cluster) Steady(ctx context.Context, without string) error {
 			var err error
 			if statuses[i], err = c.status(ctx, m); err != nil {
 				problems[i] = fmt.Errorf("%s: %w", m.Name, err)
-				return
 			}
-			heard[i] = c.hears(ctx, m)
 		})
 	}
 	group.Wait()
 	if err := errors.Join(problems...); err != nil {
 		return fmt.Errorf("%w: not all members answer: %s", ErrBusy, oneLine(err))
 	}
-	if err := inStep(members, statuses); err != nil {
-		return err
-	}
-	return canElect(members, heard, size)
+	return inStep(members, statuses)
 }
 
 // inStep says which member the others could not do without.

@@ -27,7 +27,6 @@ func TestTrustChanges(t *testing.T) {
 		{"all are well", func(t *testing.T) { w.trust(t, "plain") }},
 		{"one is down", w.oneDown},
 		{"one hangs", w.oneHangs},
-		{"two do not hear each other", w.twoDeaf},
 		{"one does not come back", w.oneLost},
 		{"the holder is killed", w.holderKilled},
 		{"the holder stands still", w.holderFrozen},
@@ -191,41 +190,6 @@ func (w *world) oneHangs(t *testing.T) {
 	w.trust(t, "hangs")
 	w.nobody(t, 13, "h1", "h2")
 	w.On(t, "h3", "pkill", "-CONT", "-x", "etcd")
-}
-
-// twoDeaf: while two hear only the leader, that one is not restarted, without which they
-// would have none.
-func (w *world) twoDeaf(t *testing.T) {
-	for _, name := range fleet.Names {
-		w.On(t, name, "systemctl", "stop", "signerd-sync.timer", "signerd-sync.service")
-	}
-	fleet.Eventually(t, time.Minute, "h1 leads", func() error {
-		id := strings.Split(w.On(t, "h1", "sh", "-c", "curl -s http://127.0.0.1:2381/metrics | grep ^etcd_server_id"), "\"")[1]
-		for _, name := range fleet.Names {
-			_, _ = w.Ctl(name, "move-leader", id) // only the leader can
-		}
-		if leads := w.On(t, "h1", "sh", "-c", "curl -s http://127.0.0.1:2381/metrics | grep '^etcd_server_is_leader '"); !strings.Contains(leads, " 1") {
-			return fmt.Errorf("it says %s", leads)
-		}
-		return nil
-	})
-	w.On(t, "h2", "ip", "route", "add", "blackhole", w.Bed.Address(13)+"/32")
-	w.trust(t, "deaf")
-	for _, name := range []string{"h2", "h3"} {
-		fleet.Eventually(t, time.Minute, name+" knows that it hears one less", func() error {
-			_, err := w.Bed.Exec(name, "sh", "-c", "curl -s http://127.0.0.1:2381/metrics | grep -q '^etcd_network_active_peers.* 0$'")
-			return err
-		})
-	}
-	w.On(t, "h1", "systemctl", "start", "signerd-sync.timer")
-	w.nobody(t, 13, "h1")
-	if lines := w.Said("h1", "signerd-sync", time.Now().Add(-2*time.Minute), "do not hear each other"); len(lines) == 0 {
-		t.Error("h1 does not say why it waits")
-	}
-	w.On(t, "h2", "ip", "route", "del", "blackhole", w.Bed.Address(13)+"/32")
-	for _, name := range []string{"h2", "h3"} {
-		w.On(t, name, "systemctl", "start", "signerd-sync.timer")
-	}
 }
 
 // oneLost: a member that is restarted and does not start stops the roll.
