@@ -280,7 +280,7 @@ func (w *world) holderFrozen(t *testing.T) {
 // restart by a look at the others that is as old.
 func (w *world) holderSlept(t *testing.T) {
 	w.atItsTurn(t, "slept", "held")
-	<-time.After(6500 * time.Millisecond) // of 15 s, in builds for tests
+	<-time.After(9500 * time.Millisecond) // of 15 s, in builds for tests
 	began := time.Now()
 	w.On(t, "h2", "pkill", "-CONT", "-x", "signerd")
 	fleet.Eventually(t, time.Minute, "h2 says that it stood still", func() error {
