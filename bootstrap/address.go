@@ -25,8 +25,12 @@ func defaultName() string {
 
 // wayOut gives the address that the default route leaves by, as the kernel
 // chooses it (RFC 5737 gives the destination to nobody); no packet is sent.
-func wayOut(ctx context.Context) string {
-	for _, somewhere := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+func wayOut(ctx context.Context) string { return wayTo(ctx, "192.0.2.1:9", "[2001:db8::1]:9") }
+
+// wayTo gives the address that the way to the first of some destinations, host:port, that
+// there is one to leaves by; empty: there is none.
+func wayTo(ctx context.Context, destinations ...string) string {
+	for _, somewhere := range destinations {
 		c, err := (&net.Dialer{}).DialContext(ctx, "udp", somewhere)
 		if err != nil {
 			continue

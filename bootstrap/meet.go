@@ -82,7 +82,11 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 // turn: by then a person would have been asked in vain.
 func (j *join) refuses(ctx context.Context, o JoinOptions) bool {
 	p := &preflight{observe: func(Event) {}}
-	_, _, bind := p.names(ctx, o.Name, o.Addresses, "")
+	source := wayTo(ctx, j.plan.Signer)
+	if len(o.Addresses) == 0 && source == "" {
+		return false // the signer will tell
+	}
+	_, _, bind := p.names(ctx, o.Name, o.Addresses, source)
 	if !j.found.EtcdUp {
 		p.ports(ctx, (&plan{Bind: bind}).etcdAddresses()...)
 	}

@@ -19,9 +19,13 @@ func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, int64, error) {
 }
 
 // SaveLedgerHead puts a head in the place of the one of a revision, and gives its own. The
-// error wraps ErrBusy if another one stands there by now, or ErrAway.
-func (c *Cluster) SaveLedgerHead(ctx context.Context, revision int64, head []byte) (int64, error) {
-	return c.replace(ctx, ledgerKey, revision, head, "saving the ledger's head")
+// error wraps ErrBusy if another one stands there by now, or somebody else signs, or ErrAway.
+func (c *Cluster) SaveLedgerHead(ctx context.Context, by Signing, revision int64, head []byte) (int64, error) {
+	signs, err := json.Marshal(by)
+	if err != nil {
+		return 0, err
+	}
+	return c.replace(ctx, ledgerKey, revision, head, "saving the ledger's head", clientv3.Compare(clientv3.Value(signingKey), "=", string(signs)))
 }
 
 // signingKey says which CA signs for the cluster, and which signer has it.
@@ -74,12 +78,13 @@ func (c *Cluster) record(ctx context.Context, key, doing string) ([]byte, int64,
 	return response.Kvs[0].Value, response.Kvs[0].ModRevision, nil
 }
 
-// replace puts a value in the place of the one of a revision, and gives its own revision.
-func (c *Cluster) replace(ctx context.Context, key string, revision int64, value []byte, doing string) (int64, error) {
+// replace puts a value in the place of the one of a revision, if more is so too, and gives
+// its own revision.
+func (c *Cluster) replace(ctx context.Context, key string, revision int64, value []byte, doing string, more ...clientv3.Cmp) (int64, error) {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	answer, err := c.client.Txn(bounded).
-		If(clientv3.Compare(clientv3.ModRevision(key), "=", revision)).
+		If(append(more, clientv3.Compare(clientv3.ModRevision(key), "=", revision))...).
 		Then(clientv3.OpPut(key, string(value))).Commit()
 	switch {
 	case err != nil:

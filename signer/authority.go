@@ -27,8 +27,9 @@ type Authority struct {
 	changing sync.Mutex   // held by a step of a rotation; taken before mu
 	mu       sync.RWMutex // guards what follows; held for reading by Issue from its beginning to its end: nothing below that may ask the Authority
 	set      set
-	standing standing
-	changes  int // of the set, since the start
+	standing standing // as it is on disk
+	noticed  bool     // another signer took over, whatever the disk takes
+	changes  int      // of the set, since the start
 }
 
 // LoadAuthority reads the authority in dir. A generation needs its certificate
@@ -216,7 +217,11 @@ func (a *Authority) Active() *Generation { return a.current().active() }
 func (a *Authority) Tenure() Tenure { return a.stands().Tenure }
 
 // Superseded says whether another signer was seen to have taken over.
-func (a *Authority) Superseded() bool { return a.stands().Superseded }
+func (a *Authority) Superseded() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.noticed || a.standing.Superseded
+}
 
 // Restored says whether this is a backup that etcd does not know of yet: it may be of
 // before a rotation, and another signer may be there.
@@ -241,14 +246,17 @@ func (a *Authority) stands() standing {
 // NoteSuperseded keeps that another signer took over. It is on disk when this returns; if
 // it cannot be, at least this process knows it.
 func (a *Authority) NoteSuperseded() error {
-	err := a.restate(func(s *standing) error {
+	a.notice(true)
+	return a.restate(func(s *standing) error {
 		s.Superseded = true
 		return nil
 	})
+}
+
+func (a *Authority) notice(superseded bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.standing.Superseded = true
-	return err
+	a.noticed = superseded
 }
 
 // BeginTenure begins a tenure that is later than this one and than an epoch. It is on disk
@@ -263,10 +271,14 @@ func (a *Authority) BeginTenure(epoch uint64) error {
 // TakeOver lets a signer that was superseded, or restored, sign in its tenure. It is on
 // disk when this returns.
 func (a *Authority) TakeOver() error {
-	return a.restate(func(s *standing) error {
+	err := a.restate(func(s *standing) error {
 		s.Superseded, s.Restored = false, false
 		return nil
 	})
+	if err == nil {
+		a.notice(false)
+	}
+	return err
 }
 
 // restate changes what state.json says beside the generations.

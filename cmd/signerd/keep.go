@@ -187,7 +187,7 @@ func (k *keeper) saveHead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	revision, err := k.cluster.SaveLedgerHead(ctx, k.revision, value)
+	revision, err := k.cluster.SaveLedgerHead(ctx, k.driver.Signing(), k.revision, value)
 	if errors.Is(err, peers.ErrBusy) {
 		k.compared = false // it may be our own, of a call that seemed to fail
 		return k.compareHead(ctx)
@@ -228,9 +228,8 @@ func (k *keeper) compare(value []byte) {
 	if k.foreign != nil && bytes.Equal(value, k.foreign) {
 		return // said already, and nothing changed
 	}
-	k.foreign = nil
 	if value == nil {
-		k.compared = true
+		k.foreign, k.compared = nil, true
 		return
 	}
 	ledger := k.signer.Ledger()
@@ -249,7 +248,8 @@ func (k *keeper) compare(value []byte) {
 		}
 		return
 	}
-	if k.restored && !there {
+	k.foreign = nil
+	if k.restored && !k.ours && !there {
 		k.log.Warn().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
 		there = true
 	}

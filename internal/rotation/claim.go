@@ -43,7 +43,8 @@ func (d *Driver) Claim(ctx context.Context) error {
 	defer d.claiming.Unlock()
 	authority := d.signer.Authority()
 	if authority.Superseded() {
-		return fmt.Errorf("%w: that was seen before; if this one is to sign again: signerd ca adopt", ErrSuperseded)
+		err := fmt.Errorf("%w: that was seen before; if this one is to sign again: signerd ca adopt", ErrSuperseded)
+		return errors.Join(err, authority.NoteSuperseded()) // the disk may have been full
 	}
 	if authority.Restored() {
 		if err := d.takeOver(ctx); err != nil {
@@ -62,7 +63,7 @@ func (d *Driver) Claim(ctx context.Context) error {
 // takeOver is the first claim of a signer that was restored, which somebody has decided:
 // whoever signed before signs no more. But a backup of before a rotation has the wrong CA.
 func (d *Driver) takeOver(ctx context.Context) error {
-	there, _, err := d.cluster.Signing(ctx)
+	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (d *Driver) takeOver(ctx context.Context) error {
 		return fmt.Errorf("%w: etcd has %q, and in this backup %s signs: it is of before a rotation; restore a later one, or if this CA is right: signerd ca adopt",
 			ErrForeign, there.Fingerprint, active)
 	}
-	return d.Adopt(ctx)
+	return d.adopt(ctx, there, revision)
 }
 
 // Adopt makes this signer the one that signs for the cluster, whatever etcd says. It
@@ -81,6 +82,18 @@ func (d *Driver) Adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	authority := d.signer.Authority()
+	if there != nil && *there != d.signing(authority.Active()) && !authority.Restored() {
+		// Or a tenure that etcd never got would count at the next start.
+		if err := authority.NoteSuperseded(); err != nil {
+			return err
+		}
+	}
+	return d.adopt(ctx, there, revision)
+}
+
+// adopt puts a new tenure in the place of what etcd has.
+func (d *Driver) adopt(ctx context.Context, there *peers.Signing, revision int64) error {
 	var epoch uint64
 	if there != nil {
 		epoch = there.Epoch
@@ -94,6 +107,9 @@ func (d *Driver) Adopt(ctx context.Context) error {
 	}
 	return authority.TakeOver()
 }
+
+// Signing is what etcd says while this signer signs.
+func (d *Driver) Signing() peers.Signing { return d.signing(d.signer.Authority().Active()) }
 
 // signing is what etcd is to say where a generation of ours signs.
 func (d *Driver) signing(active *signer.Generation) peers.Signing {

@@ -76,7 +76,7 @@ func needs(step signer.Step, old, next *signer.Generation, now time.Time) *neede
 	switch step {
 	case signer.Activate:
 		if now.Before(next.From()) {
-			return &needed{begun: next}
+			return &needed{begun: next, absent: true}
 		}
 		if next.Cross == nil { // what next signs is of no use to who does not trust it
 			return &needed{admits: next, fetched: next}

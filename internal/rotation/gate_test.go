@@ -33,7 +33,7 @@ func TestNeeds(t *testing.T) {
 	}{
 		{signer.Prepare, nil, noon, nil},
 		{signer.Activate, next, noon, &needed{admits: next, absent: true}},
-		{signer.Activate, next, noon.Add(-48 * time.Hour), &needed{begun: next}},
+		{signer.Activate, next, noon.Add(-48 * time.Hour), &needed{begun: next, absent: true}},
 		{signer.Activate, nil, noon, nil}, // an abort came before it; the step is refused later
 		{signer.Activate, uncrossed, noon, &needed{admits: uncrossed, fetched: uncrossed}},
 		{signer.Retire, next, noon, &needed{serves: next, admits: next, expired: old}},
