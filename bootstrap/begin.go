@@ -19,7 +19,7 @@ func begin(command string, observe Observer) (*boot, func() error, error) {
 	if receipt, err := ReadReceipt(); err != nil {
 		return nil, nil, err
 	} else if receipt != nil {
-		return nil, nil, fmt.Errorf("%w: it is %s of %s since %s; if it was removed there, the runbook says how the machine can be used again (A dead member)",
+		return nil, nil, fmt.Errorf("%w: it is %s of %s since %s; if it was removed there, /usr/share/doc/signerd/runbook.md says how the machine can be used again (A dead member)",
 			ErrDone, receipt.Name, receipt.Cluster, receipt.Finished.UTC().Format(time.DateTime))
 	}
 	release, err := lock()

@@ -97,7 +97,7 @@ func (p *preflight) untouched(ctx context.Context, state *unit.State) (f found) 
 		f = p.data(ctx, *state)
 	}
 	for _, path := range []string{own.Certificate, own.Key, own.Trust, caKeyLink, config.DefaultMemberPath} {
-		p.absent(path, "no first-boot left it; the runbook says how to take over a running cluster, and if nothing uses it move it away")
+		p.absent(path, "no first-boot left it; /usr/share/doc/signerd/runbook.md says how to take over a running cluster, and if nothing uses it move it away")
 	}
 	return f
 }

@@ -1,10 +1,11 @@
 # Makes of a page in doc/ what go-md2man makes a man page of: sections one level
-# up, links as their text, and tables as lists, since a cell is not wrapped.
+# up, links as their text, with the file where that is no man page, and tables as
+# lists, since a cell is not wrapped.
 # The pages of the packages are called so that they are nobody else's.
 NR == 1 { next }
 {
-	gsub(/(^|[^-a-z_])authorized_keys\(5\)/, " signerd-authorized_keys(5)")
-	gsub(/(^|[^-a-z_])ledger\(5\)/, " signerd-ledger(5)")
+	gsub(/authorized_keys\(5\)/, "signerd-authorized_keys(5)")
+	gsub(/ledger\(5\)/, "signerd-ledger(5)")
 }
 /^## / { sub(/^#/, "") }
 # What stands indented before all else is the synopsis.
@@ -20,10 +21,13 @@ synopsis && NF && !/^    / {
 }
 {
 	while (match($0, /\[[^]]*\]\([^)]*\)/)) {
-		link = substr($0, RSTART, RLENGTH)
-		sub(/^\[/, "", link)
-		sub(/\]\(.*$/, "", link)
-		$0 = substr($0, 1, RSTART - 1) link substr($0, RSTART + RLENGTH)
+		before = substr($0, 1, RSTART - 1)
+		link = substr($0, RSTART + 1, RLENGTH - 2)
+		after = substr($0, RSTART + RLENGTH)
+		split(link, part, /\]\(/)
+		if (part[2] ~ /^[a-z]*\.md/)
+			part[1] = part[1] " (/usr/share/doc/signerd/" part[2] ")"
+		$0 = before part[1] after
 	}
 }
 /^\|/ {

@@ -96,7 +96,7 @@ func onlyClock(err error) bool {
 func explainDial(address string, err error) error {
 	switch {
 	case errors.Is(err, sshclient.ErrLogin):
-		return fmt.Errorf("%w: was the member removed, or its name released? an SSH key that may ask for it gives it its name back (runbook, Renewal of a member)", err)
+		return fmt.Errorf("%w: was the member removed, or its name released? an SSH key that may ask for it gives it its name back (/usr/share/doc/signerd/runbook.md, Renewal of a member)", err)
 	case errors.Is(err, sshclient.ErrHostKey):
 		return fmt.Errorf("%w: nothing was sent; if the signer has a new host key, put it into /etc/signerd/known_hosts or member.yaml", err)
 	}

@@ -59,14 +59,7 @@ func TestPackages(t *testing.T) {
 			t.Errorf("%s: %v\n%s", rpms[0], err, out)
 		}
 	}
-	for _, page := range []string{"signerd/usr/share/man/man8/signerd.8.gz", "signerd/usr/share/man/man5/signerd-authorized_keys.5.gz",
-		"signerd/usr/share/man/man5/member.yaml.5.gz", "signerd/usr/share/man/man8/signer-renew.8.gz", "first-boot/usr/share/man/man8/first-boot.8.gz"} {
-		// A page that man cannot read says so on stderr.
-		cmd := exec.Command("sh", "-c", "zcat "+w.Path("package/"+page)+" | groff -man -Tutf8 -ww 2>&1 >/dev/null")
-		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("%s: %v %s", page, err, out)
-		}
-	}
+	checkPages(t, w)
 	for _, program := range []string{"signerd", "first-boot"} {
 		path := w.Path("package/tools/" + program)
 		data, err := os.ReadFile(path)
@@ -81,6 +74,47 @@ func TestPackages(t *testing.T) {
 		if tags < 0 || info.Settings[tags].Value != releaseTags || strings.Contains(string(data), "SIGNERD_STOP") {
 			t.Errorf("the release's %s has what is for tests: %v", program, info.Settings)
 		}
+	}
+}
+
+var paperForm = regexp.MustCompile(`/usr/share/doc/signerd/[a-z./-]*[a-z]`)
+
+// checkPages looks at the man pages: man can read them, and what they send the reader to
+// is there.
+func checkPages(t *testing.T, w *world) {
+	t.Helper()
+	pages, err := filepath.Glob(w.Path("package/*/usr/share/man/*/*.gz"))
+	if err != nil || len(pages) != 8 {
+		t.Fatalf("%v, %v", pages, err)
+	}
+	for _, page := range pages {
+		// A page that man cannot read says so on stderr.
+		if out, err := exec.Command("sh", "-c", "zcat "+page+" | groff -man -Tutf8 -ww 2>&1 >/dev/null").CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s: %v %s", page, err, out)
+		}
+	}
+	sources, err := filepath.Glob(w.Path("package/tools/*.md"))
+	if err != nil || len(sources) != len(pages) {
+		t.Fatalf("%v, %v", sources, err)
+	}
+	named := 0
+	for _, path := range sources {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "](") {
+			t.Errorf("%s: a link is left", path)
+		}
+		for _, paper := range paperForm.FindAllString(string(text), -1) {
+			named++
+			if _, err := os.Stat(w.Path("package/signerd" + paper)); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no page names a paper")
 	}
 }
 

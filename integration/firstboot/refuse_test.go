@@ -169,7 +169,7 @@ func TestInitRefuses(t *testing.T) {
 			first: enter("touch /root/signerd-etcd.age"), then: enter("rm /root/signerd-etcd.age")},
 		{what: "a CA that is there", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"this machine has a CA, and a CA is never replaced", "move it away"},
 			first: enter("mkdir /var/lib/signerd/authority && touch /var/lib/signerd/authority/state.json"), then: enter("rm -r /var/lib/signerd/authority")},
-		{what: "an older system's CA", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"/etc/etcd/pki/ca.key is there already", "the runbook says how to take over"},
+		{what: "an older system's CA", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"/etc/etcd/pki/ca.key is there already", "/usr/share/doc/signerd/runbook.md says how to take over"},
 			first: enter("mkdir -p /etc/etcd/pki && touch /etc/etcd/pki/ca.key"), then: enter("rm -r /etc/etcd")},
 		{what: "a list of keys that is there", args: []string{fleet.Setup, "init"}, code: 78, says: []string{"/etc/signerd/authorized_keys is there already", "--authorize FILE"},
 			first: enter("touch /etc/signerd/authorized_keys"), then: enter("rm /etc/signerd/authorized_keys")},
