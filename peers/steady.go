@@ -14,10 +14,9 @@ import (
 // as in step: what a busy cluster writes between two looks.
 const maxLag = 1000
 
-// Steady says why the cluster could not do without one of its members, which is
-// not looked at, for a moment: each other one votes, answers, sees the same leader,
-// and is in step. With an empty name all are looked at. The error wraps ErrBusy
-// with what to wait for, or ErrAway.
+// Steady says why the cluster could not do without one of its members for a moment: each
+// votes, and each other one answers, sees the same leader, and is in step. With an empty
+// name that is asked of all. The error wraps ErrBusy with what to wait for, or ErrAway.
 func (c *Cluster) Steady(ctx context.Context, without string) error {
 	members, err := c.Members(ctx)
 	if err != nil {

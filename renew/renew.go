@@ -61,7 +61,7 @@ func Sync(ctx context.Context, m *config.Member, observe Observer) error {
 	// By a clock that is wrong a member that starts would take the others'
 	// certificates for not valid yet, or for expired.
 	if !errors.Is(renewed, ErrClock) {
-		problems = multierror.Append(problems, s.reload(ctx))
+		problems = multierror.Append(problems, s.restartStale(ctx))
 	}
 	return problems.ErrorOrNil()
 }

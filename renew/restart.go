@@ -31,9 +31,9 @@ const (
 	healthLimit  = 15 * time.Second // for etcd to answer /health, which asks the cluster
 )
 
-// reload lets etcd start again if that trusts, on either port, other CAs than the
+// restartStale lets etcd start again if that trusts, on either port, other CAs than the
 // bundle has.
-func (s *syncer) reload(ctx context.Context) error {
+func (s *syncer) restartStale(ctx context.Context) error {
 	state, err := unit.Alive(ctx, member.EtcdUnit)
 	if err != nil {
 		return err
@@ -44,12 +44,12 @@ func (s *syncer) reload(ctx context.Context) error {
 	}
 	stale, err := s.stale(ctx, cas)
 	if stale != "" {
-		if err := s.helps(state, stale); err != nil {
+		if err := s.futile(state, stale); err != nil {
 			return err
 		}
 	}
 	if state.Active == "activating" {
-		return s.reloadWaiting(ctx, stale, err)
+		return s.restartWaiting(ctx, stale, err)
 	}
 	switch {
 	case err != nil && stale != "":
@@ -64,9 +64,9 @@ func (s *syncer) reload(ctx context.Context) error {
 // started, and the fingerprint of the CAs that it was to load.
 const restartedPath = "/run/signerd-sync.restarted"
 
-// helps says why a restart cannot help: this very run of etcd was started for
+// futile says why a restart cannot help: this very run of etcd was started for
 // these very CAs.
-func (s *syncer) helps(state unit.State, stale string) error {
+func (s *syncer) futile(state unit.State, stale string) error {
 	bundle, err := os.ReadFile(s.files.Trust)
 	if err != nil {
 		return err
@@ -87,23 +87,23 @@ func startedFor(state unit.State, bundle []byte) string {
 	return fmt.Sprintf("%s %x\n", state.Run, sha256.Sum256(bundle))
 }
 
-// restartEtcd restarts etcd for the CAs that are in place, if last lets it at the last
-// moment, and waits until it has been started.
-func (s *syncer) restartEtcd(ctx context.Context, last func() error) error {
+// run is a run of etcd that is to end for the CAs that are in place.
+type run struct {
+	id     string
+	bundle []byte
+}
+
+func (s *syncer) present(ctx context.Context) (run, error) {
 	bundle, err := os.ReadFile(s.files.Trust)
 	if err != nil {
-		return err
+		return run{}, err
 	}
-	before, err := unit.Get(ctx, member.EtcdUnit)
-	if err != nil {
-		return err
-	}
-	if err := last(); err != nil {
-		return err
-	}
-	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
-		return err
-	}
+	state, err := unit.Get(ctx, member.EtcdUnit)
+	return run{state.Run, bundle}, err
+}
+
+// awaitNext waits until another run has begun, and writes down for which CAs.
+func (r run) awaitNext(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, backPatience)
 	defer cancel()
 	for {
@@ -111,8 +111,8 @@ func (s *syncer) restartEtcd(ctx context.Context, last func() error) error {
 		if err != nil {
 			return err
 		}
-		if now.Run != before.Run && now.Run != "" {
-			return durable.Replace(restartedPath, []byte(startedFor(now, bundle)), 0o644)
+		if now.Run != r.id && now.Run != "" {
+			return durable.Replace(restartedPath, []byte(startedFor(now, r.bundle)), 0o644)
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return fmt.Errorf("%w: systemd does not start it", ErrNotBack)
@@ -145,18 +145,25 @@ func (s *syncer) stale(ctx context.Context, cas []*x509.Certificate) (string, er
 	return strings.Join(found, "; "), errors.Join(problems...)
 }
 
-// reloadWaiting is for an etcd that has started and is not ready. While it sees no
+// restartWaiting is for an etcd that has started and is not ready. While it sees no
 // leader nobody relies on it, and there is no quorum to lend it a turn: it may be
 // that very trust that keeps it out.
-func (s *syncer) reloadWaiting(ctx context.Context, stale string, trouble error) error {
+func (s *syncer) restartWaiting(ctx context.Context, stale string, trouble error) error {
 	if !leaderless(ctx) {
 		return errors.New("etcd is starting, or does not say at http://127.0.0.1:" + member.MetricsPort + "/health whether it sees a leader: a later run looks again")
 	}
 	if stale == "" {
 		return fmt.Errorf("etcd waits for a quorum: look at the other members (%v)", trouble)
 	}
+	before, err := s.present(ctx)
+	if err != nil {
+		return err
+	}
 	s.say("etcd has no quorum, and %s: starting it again", stale)
-	return s.restartEtcd(ctx, func() error { return nil }) // nobody relies on it
+	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
+		return err
+	}
+	return before.awaitNext(ctx)
 }
 
 // leaderless says whether the etcd on this machine says of itself that it sees no
@@ -245,7 +252,7 @@ func (s *syncer) tryTurn(ctx context.Context, cluster *peers.Cluster) (*peers.Tu
 	if err := cluster.Steady(ctx, s.member.Name); err != nil {
 		return nil, err
 	}
-	turn, err := cluster.TakeTurn(ctx, s.now(), s.member.Name)
+	turn, err := cluster.TakeTurn(ctx, s.member.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -291,18 +298,23 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 		return err
 	}
 	crashpoint.Here("held")
+	before, err := s.present(ctx)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	held, stop := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	defer func() { stop(); keeping.Wait() }()
-	if err := s.restartEtcd(ctx, func() error {
-		if !turn.Fresh() {
-			return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
-		}
-		keeping.Go(func() { keep(held, turn) })
-		s.say("restarting etcd: %s", stale)
-		return nil
-	}); err != nil {
+	if !turn.Fresh() { // nothing but the restart comes after this
+		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
+	}
+	keeping.Go(func() { keep(held, turn) })
+	s.say("restarting etcd: %s", stale)
+	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
+		return err
+	}
+	if err := before.awaitNext(ctx); err != nil {
 		return err
 	}
 	if err := s.awaitBack(ctx, cluster, cas); err != nil {
