@@ -27,8 +27,8 @@ func defaultName() string {
 // chooses it (RFC 5737 gives the destination to nobody); no packet is sent.
 func wayOut(ctx context.Context) string { return wayTo(ctx, "192.0.2.1:9", "[2001:db8::1]:9") }
 
-// wayTo gives the address that the way to the first of some destinations, host:port, that
-// there is one to leaves by; empty: there is none.
+// wayTo gives the address that packets to a destination, host:port, leave by: to the first
+// of them that can be reached; empty: none can.
 func wayTo(ctx context.Context, destinations ...string) string {
 	for _, somewhere := range destinations {
 		c, err := (&net.Dialer{}).DialContext(ctx, "udp", somewhere)

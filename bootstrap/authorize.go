@@ -31,7 +31,7 @@ func authorizedKeys(path string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) && path == "" {
 		return nil, fmt.Errorf("nobody could ask the signer: root has no authorized_keys; give --authorize FILE, authorized_keys(5)")
 	} else if err != nil {
-		return nil, fmt.Errorf("--authorize: %w", err)
+		return nil, fmt.Errorf("reading the keys that may ask the signer: %w; give others with --authorize FILE", err)
 	}
 	if path == "" {
 		data = grantEverything(data)

@@ -19,6 +19,7 @@ import (
 
 // meet asks the signer everything that can be asked before anything changes.
 func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
+	way := wayTo(ctx, j.plan.Signer)
 	var source netip.Addr
 	if len(o.Addresses) > 0 {
 		// The signer signs for the address that the request comes from.
@@ -29,7 +30,7 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 	client, err := j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: o.SignerFingerprint, Files: knownHosts()})
 	if unknown, ok := errors.AsType[*sshclient.UnknownKeyError](err); ok && o.Ask != nil {
 		switch {
-		case p.verdict() != nil || j.refuses(ctx, o):
+		case p.verdict() != nil || j.refuses(ctx, o, way):
 			err = fmt.Errorf("the signer was not asked: %v; say yes to it when all else is well", unknown) // nobody is asked in vain
 		case o.Ask(ctx, unknown.Host, unknown.Fingerprint):
 			client, err = j.dial(ctx, source, nil, sshclient.HostKey{Fingerprint: unknown.Fingerprint})
@@ -39,7 +40,7 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 	}
 	if err != nil {
 		p.check(signerTrouble(err))
-		j.plan.Name, j.plan.Addresses, j.plan.Bind = p.names(ctx, o.Name, o.Addresses, "")
+		j.plan.Name, j.plan.Addresses, j.plan.Bind = p.names(ctx, o.Name, o.Addresses, way)
 		return
 	}
 	defer client.Close() //nolint:errcheck // nothing is left to ask
@@ -79,14 +80,14 @@ func (j *join) meet(ctx context.Context, p *preflight, o JoinOptions) {
 }
 
 // refuses says whether the options name what this machine cannot be, which is said in its
-// turn: by then a person would have been asked in vain.
-func (j *join) refuses(ctx context.Context, o JoinOptions) bool {
+// turn: by then a person would have been asked in vain. Way is the address that the way to
+// the signer leaves by.
+func (j *join) refuses(ctx context.Context, o JoinOptions, way string) bool {
 	p := &preflight{observe: func(Event) {}}
-	source := wayTo(ctx, j.plan.Signer)
-	if len(o.Addresses) == 0 && source == "" {
+	if len(o.Addresses) == 0 && way == "" {
 		return false // the signer will tell
 	}
-	_, _, bind := p.names(ctx, o.Name, o.Addresses, source)
+	_, _, bind := p.names(ctx, o.Name, o.Addresses, way)
 	if !j.found.EtcdUp {
 		p.ports(ctx, (&plan{Bind: bind}).etcdAddresses()...)
 	}

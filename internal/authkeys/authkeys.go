@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,7 +45,9 @@ type line struct {
 // StrictModes). The error lists everything that is wrong.
 func Load(path string) (*Keys, error) {
 	data, err := durable.ReadTrusted(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading authorized_keys: %w: /usr/share/doc/signerd/examples/authorized_keys is one to begin with", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("reading authorized_keys: %w", err)
 	}
 	return Parse(path, data)

@@ -7,6 +7,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -131,11 +132,23 @@ type file struct {
 // Load reads the configuration at path. Relative paths in it are taken from the
 // directory that it is in. The error lists everything that is wrong.
 func Load(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+	data, err := read(path, "signerd.yaml(5)")
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, err
 	}
 	return Parse(path, data)
+}
+
+// read reads a file that a page tells how to write.
+func read(path, page string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("reading the configuration: %w: first-boot writes it; by hand, %s has one to begin with", err, page)
+	case err != nil:
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return data, nil
 }
 
 // Parse reads a configuration's content; path stands for it in errors.

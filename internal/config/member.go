@@ -1,9 +1,6 @@
 package config
 
 import (
-	"fmt"
-	"os"
-
 	"github.com/signerd/signerd/internal/wire"
 )
 
@@ -64,9 +61,9 @@ type memberSigner struct {
 // it are taken from the directory that it is in. The error lists everything that
 // is wrong.
 func LoadMember(path string) (*Member, error) {
-	data, err := os.ReadFile(path)
+	data, err := read(path, "member.yaml(5)")
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, err
 	}
 	return ParseMember(path, data)
 }

@@ -11,7 +11,7 @@ import (
 // ErrLocked says that another process holds the lock.
 var ErrLocked = errors.New("in use by another process")
 
-// Lock takes the exclusive lock of a state directory, through a file in it,
+// Lock takes an exclusive lock, by a file that is made where it is missing,
 // until release is called or the process ends (flock(2)). It does not wait:
 // while another holds the lock the error wraps ErrLocked.
 func Lock(path string) (release func() error, err error) {

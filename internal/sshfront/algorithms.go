@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"golang.org/x/crypto/ssh"
@@ -80,7 +81,9 @@ const minHostRSABits = 4096
 // one.
 func LoadHostKey(path string) (ssh.Signer, error) {
 	data, err := durable.ReadSecret(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the SSH host key: %w: ssh-keygen -t ed25519 -N '' -f %s", err, path)
+	} else if err != nil {
 		return nil, fmt.Errorf("reading the SSH host key: %w", err)
 	}
 	signer, err := ssh.ParsePrivateKey(data)
