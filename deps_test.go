@@ -30,7 +30,7 @@ var picture = map[string][]string{
 	},
 	"internal/commands":   {"internal/authkeys", "internal/rotation", "internal/sshfront", "internal/wire", "peers", "signer"},
 	"internal/rotation":   {"internal/table", "internal/wire", "peers", "signer"},
-	"internal/report":     {"internal/config", "internal/member", "internal/problems", "internal/unit", "peers", "signer"},
+	"internal/report":     {"internal/config", "internal/member", "internal/problems", "internal/rotation", "internal/unit", "peers", "signer"},
 	"internal/backup":     {"internal/config", "internal/durable", "signer"},
 	"internal/member":     {"internal/config", "internal/durable", "internal/wire", "peers", "signer"},
 	"internal/metrics":    {"internal/version", "internal/wire"},
@@ -134,9 +134,25 @@ func TestArchitecturePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(data)
-	for name := range picture {
-		if !strings.Contains(page, name) {
+	line := map[string]int{}
+	number := 0
+	for text := range strings.Lines(page) {
+		number++
+		if drawn, ok := strings.CutPrefix(text, "    "); ok {
+			names, _, _ := strings.Cut(drawn, "   ") // what a line is about follows
+			for name := range strings.FieldsSeq(names) {
+				line[name] = number
+			}
+		}
+	}
+	for name, imports := range picture {
+		if line[name] == 0 {
 			t.Errorf("package %s is not drawn", name)
+		}
+		for _, below := range imports {
+			if line[below] <= line[name] {
+				t.Errorf("the arrow from %s to %s does not point down", name, below)
+			}
 		}
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", `{{if not (or .Indirect .Main)}}{{.Path}}{{end}}`, "all").Output()

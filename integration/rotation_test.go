@@ -316,6 +316,8 @@ func TestTwins(t *testing.T) {
 		})
 		refused(t, l, 75, test.says, "", "rotate", "prepare")
 		refused(t, l, 75, test.says, "", "get-certificate")
+		refused(t, l, 75, test.says, "", "release", "kubemaster-01")
+		refused(t, l, 75, test.says, "", "remove", "etcd-9")
 		if err := l.Signer.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -372,6 +374,14 @@ func TestOlderClone(t *testing.T) {
 	newClient(t, l, "kubemaster-01")
 	csr := read(t, l.Path("kubemaster-01.csr"))
 	config := clone(t, l)
+	// Who signs is the same in other words.
+	spaced, err := json.MarshalIndent(signing(t, l), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", string(spaced)); err != nil {
+		t.Fatal(err)
+	}
 	before := ""
 	for range 2 {
 		ssh(t, l, csr, "kubemaster-01")
@@ -419,8 +429,12 @@ func TestClonedSigner(t *testing.T) {
 	if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), "another signer took over") {
 		t.Errorf("it starts: %v", err)
 	}
+	of := head(t, l)
 	if out, err := l.Run("", l.Binary, "ca", "adopt", "--fingerprint", signing(t, l).Fingerprint, "--config", l.Path("signerd.yaml")); err != nil {
 		t.Fatal(out, err)
+	}
+	if now := head(t, l); now == of {
+		t.Errorf("the clone's head still counts: %s", now)
 	}
 	if err := l.StartSigner(); err != nil {
 		t.Fatal(err)

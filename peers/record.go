@@ -19,13 +19,11 @@ func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, int64, error) {
 }
 
 // SaveLedgerHead puts a head in the place of the one of a revision, and gives its own. The
-// error wraps ErrBusy if another one stands there by now, or somebody else signs, or ErrAway.
-func (c *Cluster) SaveLedgerHead(ctx context.Context, by Signing, revision int64, head []byte) (int64, error) {
-	signs, err := json.Marshal(by)
-	if err != nil {
-		return 0, err
-	}
-	return c.replace(ctx, ledgerKey, revision, head, "saving the ledger's head", clientv3.Compare(clientv3.Value(signingKey), "=", string(signs)))
+// error wraps ErrBusy if another one stands there by now, or if who signs is no longer what
+// SetSigning or Signing gave a revision of, or it wraps ErrAway.
+func (c *Cluster) SaveLedgerHead(ctx context.Context, signing, revision int64, head []byte) (int64, error) {
+	return c.put(ctx, "saving the ledger's head", []clientv3.Cmp{unchanged(signingKey, signing), unchanged(ledgerKey, revision)},
+		clientv3.OpPut(ledgerKey, string(head)))
 }
 
 // signingKey says which CA signs for the cluster, and which signer has it.
@@ -53,15 +51,20 @@ func (c *Cluster) Signing(ctx context.Context) (*Signing, int64, error) {
 	return &s, revision, nil
 }
 
-// SetSigning puts a Signing in the place of the one of a revision. The error wraps
-// ErrBusy if another one stands there by now, or ErrAway.
-func (c *Cluster) SetSigning(ctx context.Context, revision int64, next Signing) error {
+// SetSigning puts a Signing in the place of the one of a revision, and gives its own. Head
+// is that of its ledger, if it is to count from now on in the place of the one that was
+// saved; nil: that one stays. The error wraps ErrBusy if another one stands there by now,
+// or ErrAway.
+func (c *Cluster) SetSigning(ctx context.Context, revision int64, next Signing, head []byte) (int64, error) {
 	value, err := json.Marshal(next)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = c.replace(ctx, signingKey, revision, value, "writing who signs")
-	return err
+	puts := []clientv3.Op{clientv3.OpPut(signingKey, string(value))}
+	if head != nil {
+		puts = append(puts, clientv3.OpPut(ledgerKey, string(head)))
+	}
+	return c.put(ctx, "writing who signs", []clientv3.Cmp{unchanged(signingKey, revision)}, puts...)
 }
 
 // record gives what stands at a key, and its revision; nil and 0 if nothing does.
@@ -78,14 +81,16 @@ func (c *Cluster) record(ctx context.Context, key, doing string) ([]byte, int64,
 	return response.Kvs[0].Value, response.Kvs[0].ModRevision, nil
 }
 
-// replace puts a value in the place of the one of a revision, if more is so too, and gives
-// its own revision.
-func (c *Cluster) replace(ctx context.Context, key string, revision int64, value []byte, doing string, more ...clientv3.Cmp) (int64, error) {
+// unchanged says that a key has what it had at a revision; 0: nothing.
+func unchanged(key string, revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+}
+
+// put does all puts if all is so, and gives their revision.
+func (c *Cluster) put(ctx context.Context, doing string, so []clientv3.Cmp, puts ...clientv3.Op) (int64, error) {
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := c.client.Txn(bounded).
-		If(append(more, clientv3.Compare(clientv3.ModRevision(key), "=", revision))...).
-		Then(clientv3.OpPut(key, string(value))).Commit()
+	answer, err := c.client.Txn(bounded).If(so...).Then(puts...).Commit()
 	switch {
 	case err != nil:
 		return 0, c.away(ctx, doing, err)

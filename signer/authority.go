@@ -246,17 +246,13 @@ func (a *Authority) stands() standing {
 // NoteSuperseded keeps that another signer took over. It is on disk when this returns; if
 // it cannot be, at least this process knows it.
 func (a *Authority) NoteSuperseded() error {
-	a.notice(true)
+	a.mu.Lock()
+	a.noticed = true
+	a.mu.Unlock()
 	return a.restate(func(s *standing) error {
 		s.Superseded = true
 		return nil
 	})
-}
-
-func (a *Authority) notice(superseded bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.noticed = superseded
 }
 
 // BeginTenure begins a tenure that is later than this one and than an epoch. It is on disk
@@ -275,10 +271,13 @@ func (a *Authority) TakeOver() error {
 		s.Superseded, s.Restored = false, false
 		return nil
 	})
-	if err == nil {
-		a.notice(false)
+	if err != nil {
+		return err
 	}
-	return err
+	a.mu.Lock()
+	a.noticed = false
+	a.mu.Unlock()
+	return nil
 }
 
 // restate changes what state.json says beside the generations.

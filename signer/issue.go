@@ -125,7 +125,7 @@ func fitLife(template, issuer *x509.Certificate) error {
 		template.NotBefore = issuer.NotBefore
 	}
 	if template.NotAfter.After(issuer.NotAfter) {
-		return fmt.Errorf("%w: the CA expires at %s, before this certificate would; its operator must rotate the CA",
+		return fmt.Errorf("%w: the CA expires at %s, before this certificate would; its operator must replace the CA: rotate prepare",
 			ErrRetry, issuer.NotAfter.Format(time.RFC3339))
 	}
 	return nil

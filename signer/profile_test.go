@@ -159,7 +159,7 @@ func TestNeverPastTheIssuer(t *testing.T) {
 	if _, err := s.Issue(t.Context(), ends.Add(-client.life), order); err != nil {
 		t.Errorf("a certificate that ends with its issuer: %v", err)
 	}
-	if _, err := s.Issue(t.Context(), ends.Add(-client.life+time.Second), order); !errors.Is(err, ErrRetry) || !strings.Contains(err.Error(), "rotate the CA") {
+	if _, err := s.Issue(t.Context(), ends.Add(-client.life+time.Second), order); !errors.Is(err, ErrRetry) || !strings.Contains(err.Error(), "rotate prepare") {
 		t.Errorf("a certificate past its issuer: %v", err)
 	}
 	if n := s.ledger.Head().Seq; n != 2 {

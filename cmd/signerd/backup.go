@@ -100,11 +100,11 @@ func newCARestore() *cobra.Command {
 		}
 		if err := startRestored(cmd.Context(), *path, restored.Authority); err != nil {
 			return exit(exitRetry, fmt.Errorf("everything is restored, but it does not sign: %w; put members' client URLs into etcd of %s if it cannot reach them, "+
-				"and see journalctl -u signerd; without a quorum: signerd ca adopt --without-etcd", err, *path))
+				"and see journalctl -u signerd; without a quorum: %s", err, *path, rotation.Adopting(*fingerprint, "--without-etcd")))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored: the signer of %s, with the CA %s\n"+
 			"members: put this machine's address into signers of /etc/signerd/member.yaml on each; clients ask it too, by the same host key\n"+
-			"the machine that signed before must not sign again; if its etcd is lost: remove it (runbook, A dead member)\n",
+			"the machine that signed before must not sign again; if its etcd is lost: remove it (/usr/share/doc/signerd/runbook.md, A dead member)\n",
 			restored.Config.Cluster, restored.Authority.Active().Fingerprint())
 		return err
 	}
@@ -112,7 +112,7 @@ func newCARestore() *cobra.Command {
 }
 
 // startRestored lets the daemon run from now on, where systemd runs this machine and
-// the configuration is the unit's, and waits until etcd knows it.
+// the configuration is the unit's, and waits until it serves and etcd knows it.
 func startRestored(ctx context.Context, path string, authority *signer.Authority) error {
 	if !unit.Running() || path != config.DefaultPath {
 		return nil
@@ -123,10 +123,11 @@ func startRestored(ctx context.Context, path string, authority *signer.Authority
 		return err
 	}
 	for {
-		if _, err := unit.Alive(ctx, member.SignerUnit); err != nil {
+		state, err := unit.Alive(ctx, member.SignerUnit)
+		if err != nil {
 			return err
 		}
-		if waits, err := authority.Unclaimed(); err != nil || !waits {
+		if waits, err := authority.Unclaimed(); err != nil || !waits && state.Active == "active" {
 			return err
 		}
 		select {

@@ -123,8 +123,12 @@ func newCAAdopt() *cobra.Command {
 		if err := adopt(cmd.Context(), s, *alone); err != nil {
 			return err
 		}
+		others := "and no other one"
+		if *alone {
+			others = "and etcd is told when it can be asked; keep any other one off until then"
+		}
 		tenure := s.authority.Tenure()
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "adopted: the signer %s signs, in epoch %d, and no other one; start it: systemctl start signerd\n", tenure.Signer, tenure.Epoch)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "adopted: the signer %s signs, in epoch %d, %s; start it: systemctl start signerd\n", tenure.Signer, tenure.Epoch, others)
 		return err
 	}
 	return cmd
@@ -132,20 +136,30 @@ func newCAAdopt() *cobra.Command {
 
 // adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
 func adopt(ctx context.Context, s *setup, alone bool) (err error) {
-	defer func() {
-		// What root has written here is the daemon's.
-		err = errors.Join(err, durable.HandOver(s.config.Authority), durable.HandOver(s.config.Ledger))
-	}()
+	owner, err := durable.OwnerOf(s.config.Authority)
+	if err != nil {
+		return exitForState(err)
+	}
+	// What is written here is the daemon's, whatever ends this.
+	if err := owner.Become(); err != nil {
+		return exit(exitDenied, err)
+	}
 	signs, _, err := signer.Open(s.parts(), time.Now())
+	if errors.Is(err, durable.ErrLocked) {
+		err = fmt.Errorf("%w: the daemon runs: %s", err, rotation.Adopting(s.authority.Active().Fingerprint()))
+	}
 	if err != nil {
 		return exitForState(err)
 	}
 	defer func() { err = errors.Join(err, signs.Close()) }()
 	if alone {
 		if err := s.authority.BeginTenure(0); err != nil {
-			return err
+			return exitForState(err)
 		}
-		return s.authority.TakeOver()
+		if err := s.authority.TakeOver(); err != nil {
+			return exitForState(err)
+		}
+		return nil
 	}
 	cluster, err := s.connect(signs)
 	if err != nil {

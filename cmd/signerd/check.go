@@ -29,7 +29,7 @@ func newCheck() *cobra.Command {
 		}
 		signs, m, err := here.load(now)
 		if signs != nil {
-			err = multierror.Append(err, signs.checkStart()).ErrorOrNil()
+			err = multierror.Append(err, signs.checkStart(), signs.superseded()).ErrorOrNil()
 			// A ledger that is not there yet is begun with the first line.
 			if _, ledgerErr := signer.Verify(signs.config.Ledger, nil); ledgerErr != nil && !errors.Is(ledgerErr, fs.ErrNotExist) {
 				err = multierror.Append(err, ledgerErr)

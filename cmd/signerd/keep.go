@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -33,21 +30,13 @@ type keeper struct {
 	cluster *peers.Cluster
 	signer  *signer.Signer
 	driver  *rotation.Driver
+	heads   *rotation.Heads
 	watch   *watch
-	// restored: it began as a backup that etcd did not know, whose ledger may be older than
-	// etcd's head.
-	restored bool
 
 	shepherd peers.Shepherd
 	urls     []string // of members, as they were saved last
 	trouble  string   // with etcd at the last look; empty: none
 	refused  string   // why etcd lets somebody not vote, at the last look
-	compared bool     // the head in etcd was held against the ledger
-	foreign  []byte   // the head in etcd that is not in the ledger; nil: none
-	unread   string   // why the ledger could not be looked into for that head; empty: it could
-	saved    signer.Head
-	revision int64 // of the head in etcd, as it was saved or compared last
-	ours     bool  // the head in etcd was, since the start
 }
 
 // keep goes on until ctx ends.
@@ -71,7 +60,7 @@ func (k *keeper) keep(ctx context.Context) {
 
 // look does one round and says whether a member is joining.
 func (k *keeper) look(ctx context.Context) (joining bool) {
-	if err := k.claim(ctx); err != nil {
+	if err := k.heed(k.driver.Claim(ctx)); err != nil {
 		k.watch.usable(false)
 		k.note(err)
 		return false
@@ -106,10 +95,9 @@ func (k *keeper) saveURLs() {
 	}
 }
 
-// claim makes sure that this signer is the one that signs. Where another one does, or
-// with another CA, or etcd does not know this one yet, it signs nothing.
-func (k *keeper) claim(ctx context.Context) error {
-	err := k.driver.Claim(ctx)
+// heed lets the signer sign, or stops it: where another one does, or with another CA, or
+// where etcd does not know this one yet, it signs nothing. Any other error says nothing.
+func (k *keeper) heed(err error) error {
 	if err == nil || rotation.Stops(err) {
 		k.signer.Stop(err)
 	}
@@ -170,94 +158,12 @@ func (k *keeper) noteRefused(joining []peers.Joining) {
 	k.refused = refused
 }
 
-// saveHead keeps the ledger's head in etcd, after it has compared the one that
-// is there, if that is not its own. One that the ledger does not have is evidence, and
-// stays until a person decides.
+// saveHead keeps the ledger's head in etcd, and logs what is new about the one there.
 func (k *keeper) saveHead(ctx context.Context) error {
-	if !k.compared {
-		if err := k.compareHead(ctx); err != nil || !k.compared {
-			return err
-		}
+	found, err := k.heads.Save(ctx)
+	if found.Says != "" {
+		head := k.signer.Ledger().Head()
+		k.log.Error().Bytes("etcd", found.Etcd).Uint64("seq", head.Seq).Stringer("hash", head.Hash).Msg(found.Says)
 	}
-	head := k.signer.Ledger().Head()
-	if head == k.saved {
-		return nil
-	}
-	value, err := json.Marshal(head)
-	if err != nil {
-		return err
-	}
-	revision, err := k.cluster.SaveLedgerHead(ctx, k.driver.Signing(), k.revision, value)
-	if errors.Is(err, peers.ErrBusy) {
-		k.compared = false // it may be our own, of a call that seemed to fail
-		return k.compareHead(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	k.saved, k.revision = head, revision
-	return nil
-}
-
-// compareHead compares the head that is there. One that is not ours is a second signer's
-// if it was ours since the start, or if it has changed: then somebody writes it now.
-func (k *keeper) compareHead(ctx context.Context) error {
-	value, revision, err := k.cluster.LedgerHead(ctx)
-	if err != nil {
-		return err
-	}
-	k.revision = revision
-	rival := k.ours || k.foreign != nil && !bytes.Equal(value, k.foreign)
-	k.compare(value)
-	if k.compared {
-		k.ours = true
-	}
-	if k.foreign == nil || !rival {
-		return nil
-	}
-	err = fmt.Errorf("%w: a copy of this signer runs elsewhere and keeps a ledger of its own, or this machine was put back to an older state; "+
-		"disable the signer that is wrong, and if this one is to sign: signerd ca adopt", rotation.ErrSuperseded)
-	k.signer.Stop(err)
-	return errors.Join(err, k.signer.Authority().NoteSuperseded())
-}
-
-// compare holds the head that etcd has, or nothing, against the ledger, and logs what is
-// new about that. A ledger that cannot be read is no trouble with etcd, and looked into
-// again the next time.
-func (k *keeper) compare(value []byte) {
-	if k.foreign != nil && bytes.Equal(value, k.foreign) {
-		return // said already, and nothing changed
-	}
-	if value == nil {
-		k.foreign, k.compared = nil, true
-		return
-	}
-	ledger := k.signer.Ledger()
-	var head signer.Head
-	there, unread := false, ""
-	if json.Unmarshal(value, &head) == nil {
-		var err error
-		if there, err = ledger.Contains(head); err != nil {
-			unread = err.Error()
-		}
-	}
-	said := unread == k.unread
-	if k.unread = unread; unread != "" {
-		if !said {
-			k.log.Error().Str("reason", unread).Msg("the ledger cannot be held against the head that was kept in etcd, which stays: signerd ledger verify")
-		}
-		return
-	}
-	k.foreign = nil
-	if k.restored && !k.ours && !there {
-		k.log.Warn().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Msg("the restored ledger does not reach the head that was kept in etcd; from now on it counts as it is")
-		there = true
-	}
-	if k.compared = there; there {
-		return
-	}
-	k.foreign = value
-	k.log.Error().Bytes("etcd", value).Uint64("seq", ledger.Head().Seq).Stringer("hash", ledger.Head().Hash).
-		Msg("the ledger does not reach the head that was kept in etcd: its end was cut off, it was restored from an older copy, or a copy of this signer is running; " +
-			"when you know why, and no other signer runs, etcdctl del /signerd/ledger lets the ledger as it is count")
+	return k.heed(err)
 }

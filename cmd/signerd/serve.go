@@ -38,7 +38,7 @@ func newServe() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := load(*path, time.Now())
 		if s != nil {
-			err = multierror.Append(err, s.checkStart()).ErrorOrNil()
+			err = multierror.Append(err, s.checkStart(), s.superseded()).ErrorOrNil()
 		}
 		if err != nil {
 			return exitForState(err)
@@ -91,7 +91,12 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	}
 	defer logClose(log, "etcd", cluster.Close)
 	desk := commands.New(signs, s.config.Clients, cluster, s.trust)
-	restored := s.authority.Restored() // until the first claim, which may be the next line's
+	// Before etcd is told of a signer that was restored, which stops the one before it.
+	listener, err := listen(ctx, s.config.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() //nolint:errcheck // the front has closed it, or never had it
 	if err := mayStart(ctx, signs, desk.Rotation()); err != nil {
 		return err
 	}
@@ -108,18 +113,13 @@ func serve(ctx context.Context, s *setup, log zerolog.Logger) error {
 	if err != nil {
 		return exit(exitConfig, err)
 	}
-	// Connections end by their own limits long before keepalives would tell.
-	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", s.config.Listen)
-	if err != nil {
-		return exitForListen(err)
-	}
 	active := s.authority.Active()
 	log.Info().Str("version", version.String()).Str("cluster", s.config.Cluster).
 		Stringer("address", listener.Addr()).Str("ca", active.Fingerprint()).Time("ca_not_after", active.Certificate.NotAfter).
 		Int("authorized_keys", s.keys.Len()).Uint64("ledger_lines", signs.Ledger().Head().Seq).
 		Msg("listening")
 
-	k := keeper{config: s.config, log: log, cluster: cluster, signer: signs, driver: desk.Rotation(), watch: watch, restored: restored}
+	k := keeper{config: s.config, log: log, cluster: cluster, signer: signs, driver: desk.Rotation(), heads: desk.Rotation().Heads(), watch: watch}
 	background, stop := context.WithCancel(ctx)
 	kept := make(chan struct{})
 	go func() {
@@ -145,6 +145,16 @@ func open(s *setup, watch *watch, log zerolog.Logger) (*signer.Signer, error) {
 		log.Warn().Str("step", string(left.Undone)).Msg("a step of the rotation was interrupted, and is undone; ask for it again")
 	}
 	return signs, err
+}
+
+// listen opens the port. Connections end by their own limits long before keepalives would
+// tell.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, exitForListen(err)
+	}
+	return listener, nil
 }
 
 // newFront makes the SSH side. Known are the sources of which somebody was let in before.

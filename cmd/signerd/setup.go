@@ -10,6 +10,7 @@ import (
 
 	"github.com/signerd/signerd/internal/authkeys"
 	"github.com/signerd/signerd/internal/config"
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/peers"
 	"github.com/signerd/signerd/signer"
@@ -60,6 +61,14 @@ func (s *setup) checkStart() error {
 		problems = multierror.Append(problems, s.authority.CheckStep())
 	}
 	return problems.ErrorOrNil()
+}
+
+// superseded says that another signer took over from this one, so that it is not started.
+func (s *setup) superseded() error {
+	if s.authority == nil {
+		return nil
+	}
+	return rotation.Superseded(s.authority)
 }
 
 // parts are what the signer is made of.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/internal/sshfront"
 	"github.com/signerd/signerd/internal/wire"
 	"github.com/signerd/signerd/peers"
@@ -188,13 +189,14 @@ func TestPublic(t *testing.T) {
 		{fmt.Errorf("%w: disk /var/lib on fire", signer.ErrUnrecorded), wire.Retry, "cannot write its ledger"},
 		{fmt.Errorf("%w: dial tcp 10.0.0.1", peers.ErrAway), wire.Retry, "cannot use etcd"},
 		{fmt.Errorf("%w: a until tomorrow", signer.ErrHeld), wire.Denied, "a until tomorrow"},
+		{fmt.Errorf("%w: %w", signer.ErrRetry, errors.Join(rotation.ErrSuperseded, errors.New("write: no space"))), wire.Retry, "another signer took over; write: no space"},
 		{errors.New("nil pointer"), wire.Internal, ""},
 	} {
 		err := public(test.err)
 		if wire.StatusOf(err) != test.status {
 			t.Errorf("%v: status %d", test.err, wire.StatusOf(err))
 		}
-		if e, ok := errors.AsType[*wire.Error](err); ok && (!strings.Contains(e.Text, test.text) || strings.Contains(e.Text, "/var") || strings.Contains(e.Text, "dial")) {
+		if e, ok := errors.AsType[*wire.Error](err); ok && (!strings.Contains(e.Text, test.text) || strings.Contains(e.Text, "\n") || strings.Contains(e.Text, "/var") || strings.Contains(e.Text, "dial")) {
 			t.Errorf("%v: the client reads %q", test.err, e.Text)
 		}
 	}

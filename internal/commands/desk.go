@@ -1,4 +1,4 @@
-// Package commands is what signerd does for its clients: one file a command.
+// Package commands is what signerd does for its clients: the handlers of commands.
 // It joins the signer, the cluster and the grants of authorized_keys, and holds
 // the one table of what a client may learn of an error.
 package commands

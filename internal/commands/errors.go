@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/signerd/signerd/internal/rotation"
@@ -45,7 +46,7 @@ var statuses = []said{
 	{errHalfRemoved, wire.Retry, "ledger", "not now: the member is removed from etcd, but its name is still held, since the signer cannot write its ledger; ask again"},
 	{signer.ErrUnrecorded, wire.Retry, "ledger", "not now: the signer cannot write its ledger, so nothing was signed or released; ask again, and tell its operator to look at the journal"},
 	{peers.ErrAway, wire.Retry, "etcd_away", "not now: the signer cannot use etcd; ask again, and if that does not help look at the signer's journal"},
-	{syscall.ENOSPC, wire.Retry, "disk_full", "not now: the signer's disk is full; ask again, and tell its operator to make room"},
+	{syscall.ENOSPC, wire.Retry, "disk_full", "not now: the signer's disk is full, and what was asked may be done or not; ask again, and tell its operator to make room"},
 	{context.DeadlineExceeded, wire.Retry, "timeout", "not now: it took too long; ask again"},
 	{context.Canceled, wire.Retry, "client_gone", "not now: the connection ended; ask again"},
 }
@@ -76,5 +77,6 @@ func public(err error) error {
 	if s.err == nil {
 		return err
 	}
-	return &wire.Error{Status: s.status, Text: cmp.Or(s.text, err.Error()), Cause: err}
+	oneLine := strings.ReplaceAll(err.Error(), "\n", "; ")
+	return &wire.Error{Status: s.status, Text: cmp.Or(s.text, oneLine), Cause: err}
 }

@@ -22,6 +22,9 @@ var errHalfRemoved = errors.New("removed, but its name is still held")
 // name is there is success, and said. By the key of its certificate a member
 // takes back its own join, until it votes.
 func remove(ctx context.Context, c *caller, command wire.Command, _ sshfront.Stdin) (wire.Answer, error) {
+	if err := c.desk.signer.Stopped(); err != nil {
+		return wire.Answer{}, err
+	}
 	take := c.desk.cluster.Remove
 	if c.grant == nil {
 		take = c.desk.cluster.Withdraw
@@ -41,7 +44,11 @@ func remove(ctx context.Context, c *caller, command wire.Command, _ sshfront.Std
 	return lines(text + "; " + released), err
 }
 
+// release counts only in the ledger of the signer that signs.
 func (c *caller) release(ctx context.Context, name string) (string, error) {
+	if err := c.desk.signer.Stopped(); err != nil {
+		return "", err
+	}
 	held, err := c.desk.signer.Ledger().Release(ctx, c.desk.now(), name, c.asker())
 	if err != nil {
 		return "", err

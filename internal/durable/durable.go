@@ -57,6 +57,14 @@ func Sweep(path string) error {
 // Owner is whom a file is to belong to.
 type Owner struct{ UID, GID int }
 
+// Become makes this process, if root started it, one of the owner's, for good.
+func (o Owner) Become() error {
+	if os.Geteuid() != 0 || o.UID == 0 {
+		return nil
+	}
+	return errors.Join(syscall.Setgroups(nil), syscall.Setgid(o.GID), syscall.Setuid(o.UID))
+}
+
 // CreateFor is Create for a file that belongs to another user from the moment
 // that it has its name.
 func CreateFor(owner Owner, path string, data []byte, mode fs.FileMode) error {

@@ -55,7 +55,7 @@ func certificates(m *config.Member, paths config.MemberFiles, now time.Time) []F
 	cas, err := files.CAs()
 	all := Broken("CAs", files.Trust, err)
 	for _, ca := range cas {
-		all = append(all, expiring("CA", signer.Fingerprint(ca)[:16], ca, now, caWarns, "rotate the CA"))
+		all = append(all, expiring("CA", signer.Fingerprint(ca)[:16], ca, now, caWarns, replaceCA))
 	}
 	chain, err := files.Chain()
 	if err != nil {

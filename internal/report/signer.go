@@ -5,15 +5,19 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/signerd/signerd/internal/rotation"
 	"github.com/signerd/signerd/signer"
 )
+
+// replaceCA is what helps against the end of a CA.
+const replaceCA = "replace it: ssh signer@HOST rotate prepare (/usr/share/doc/signerd/rotation.md)"
 
 // Signer looks at the CA that this machine signs with, and at the names in its
 // ledger that should have renewed and did not.
 func Signer(authority *signer.Authority, ledger string, now time.Time) []Finding {
-	all := backups(authority)
+	all := append(standing(authority), backups(authority)...)
 	for _, g := range authority.Generations() {
-		f := expiring("generation", g.ID, g.Certificate, now, caWarns, "rotate the CA")
+		f := expiring("generation", g.ID, g.Certificate, now, caWarns, replaceCA)
 		if g.Role != signer.Active { // it signs nothing, and may expire
 			f.State, f.Says = OK, ""
 		}
@@ -40,6 +44,18 @@ func Signer(authority *signer.Authority, ledger string, now time.Time) []Finding
 		all = append(all, f)
 	}
 	return all
+}
+
+// standing says why this machine must not sign.
+func standing(authority *signer.Authority) []Finding {
+	const what, which = "signer", "of this machine"
+	switch err := rotation.Superseded(authority); {
+	case err != nil:
+		return Broken(what, which, err)
+	case authority.Restored():
+		return Broken(what, which, rotation.ErrUnclaimed)
+	}
+	return nil
 }
 
 // backups looks at whether the CA as it is could be restored.

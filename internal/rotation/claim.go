@@ -3,11 +3,13 @@ package rotation
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/signerd/signerd/peers"
@@ -42,9 +44,8 @@ func (d *Driver) Claim(ctx context.Context) error {
 	d.claiming.Lock()
 	defer d.claiming.Unlock()
 	authority := d.signer.Authority()
-	if authority.Superseded() {
-		err := fmt.Errorf("%w: that was seen before; if this one is to sign again: signerd ca adopt", ErrSuperseded)
-		return errors.Join(err, authority.NoteSuperseded()) // the disk may have been full
+	if err := Superseded(authority); err != nil {
+		return noteSuperseded(authority, err) // the disk may have been full
 	}
 	if authority.Restored() {
 		if err := d.takeOver(ctx); err != nil {
@@ -54,10 +55,37 @@ func (d *Driver) Claim(ctx context.Context) error {
 	}
 	err := d.announce(ctx, authority.Active())
 	if errors.Is(err, ErrSuperseded) {
-		// It is to be so when etcd cannot be asked.
-		err = errors.Join(err, authority.NoteSuperseded())
+		return noteSuperseded(authority, err) // it is to be so when etcd cannot be asked
 	}
 	return err
+}
+
+// Superseded says that another signer was seen to have taken over from this one, and what
+// helps; nil: none was.
+func Superseded(a *signer.Authority) error {
+	if !a.Superseded() {
+		return nil
+	}
+	return fmt.Errorf("%w: that was seen before; if this one is to sign again: %s", ErrSuperseded, Adopting(a.Active().Fingerprint()))
+}
+
+// noteSuperseded keeps that another signer took over, and gives why that is so, in one line.
+func noteSuperseded(a *signer.Authority, why error) error {
+	err := a.NoteSuperseded()
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		err = errno // without the file's name, which is another one at each try
+	}
+	if err != nil {
+		return fmt.Errorf("%w (that cannot be written down here: %w)", why, err)
+	}
+	return why
+}
+
+// Adopting is what a person types on its machine for a signer to sign, whatever etcd says:
+// with the fingerprint of its CA, and further flags.
+func Adopting(fingerprint string, flags ...string) string {
+	adopt := append([]string{"signerd ca adopt --fingerprint", fingerprint}, flags...)
+	return "systemctl stop signerd; " + strings.Join(adopt, " ") + "; systemctl start signerd"
 }
 
 // takeOver is the first claim of a signer that was restored, which somebody has decided:
@@ -68,8 +96,8 @@ func (d *Driver) takeOver(ctx context.Context) error {
 		return err
 	}
 	if active := d.signer.Authority().Active().Fingerprint(); there != nil && there.Fingerprint != active {
-		return fmt.Errorf("%w: etcd has %q, and in this backup %s signs: it is of before a rotation; restore a later one, or if this CA is right: signerd ca adopt",
-			ErrForeign, there.Fingerprint, active)
+		return fmt.Errorf("%w: etcd has %q, and in this backup %s signs: it is of before a rotation; restore a later one, or if this CA is right: %s",
+			ErrForeign, there.Fingerprint, active, Adopting(active))
 	}
 	return d.adopt(ctx, there, revision)
 }
@@ -83,16 +111,20 @@ func (d *Driver) Adopt(ctx context.Context) error {
 		return err
 	}
 	authority := d.signer.Authority()
-	if there != nil && *there != d.signing(authority.Active()) && !authority.Restored() {
+	if (there == nil || *there != d.signing(authority.Active())) && !authority.Restored() {
 		// Or a tenure that etcd never got would count at the next start.
 		if err := authority.NoteSuperseded(); err != nil {
 			return err
 		}
 	}
-	return d.adopt(ctx, there, revision)
+	if err := d.adopt(ctx, there, revision); err != nil {
+		return fmt.Errorf("%w; nothing is signed here until adopt succeeds", err)
+	}
+	return nil
 }
 
-// adopt puts a new tenure in the place of what etcd has.
+// adopt puts a new tenure in the place of what etcd has. The ledger that is here counts
+// with it, whatever etcd's head says.
 func (d *Driver) adopt(ctx context.Context, there *peers.Signing, revision int64) error {
 	var epoch uint64
 	if there != nil {
@@ -102,14 +134,29 @@ func (d *Driver) adopt(ctx context.Context, there *peers.Signing, revision int64
 	if err := authority.BeginTenure(epoch); err != nil {
 		return err
 	}
-	if err := d.cluster.SetSigning(ctx, revision, d.signing(authority.Active())); err != nil {
+	if err := d.begin(ctx, revision, d.signing(authority.Active())); err != nil {
 		return err
 	}
 	return authority.TakeOver()
 }
 
-// Signing is what etcd says while this signer signs.
-func (d *Driver) Signing() peers.Signing { return d.signing(d.signer.Authority().Active()) }
+// begin says in etcd that a tenure of ours begins, and what its ledger is.
+func (d *Driver) begin(ctx context.Context, revision int64, ours peers.Signing) error {
+	head, err := json.Marshal(d.signer.Ledger().Head())
+	if err != nil {
+		return err
+	}
+	return d.say(ctx, revision, ours, head)
+}
+
+// say says in etcd that this signer signs, and keeps by what revision.
+func (d *Driver) say(ctx context.Context, revision int64, ours peers.Signing, head []byte) error {
+	said, err := d.cluster.SetSigning(ctx, revision, ours, head)
+	if err == nil {
+		d.claimed.Store(said)
+	}
+	return err
+}
 
 // signing is what etcd is to say where a generation of ours signs.
 func (d *Driver) signing(active *signer.Generation) peers.Signing {
@@ -128,15 +175,20 @@ func (d *Driver) announce(ctx context.Context, active *signer.Generation) error 
 		return err
 	}
 	ours := d.signing(active)
-	if there != nil {
-		if *there == ours {
-			return nil
-		}
-		if err := judge(*there, ours, d.signer.Authority().Generations(), d.trust); err != nil {
-			return err
-		}
+	if there == nil {
+		return d.say(ctx, revision, ours, nil)
 	}
-	return d.cluster.SetSigning(ctx, revision, ours)
+	if *there == ours {
+		d.claimed.Store(revision)
+		return nil
+	}
+	if err := judge(*there, ours, d.signer.Authority().Generations(), d.trust); err != nil {
+		return err
+	}
+	if there.Epoch == ours.Epoch && there.Signer == ours.Signer { // a step of a rotation
+		return d.say(ctx, revision, ours, nil)
+	}
+	return d.begin(ctx, revision, ours)
 }
 
 // known are the CAs that are ours, and those that the configuration trusts: the CA of a
@@ -157,12 +209,12 @@ func judge(there, ours peers.Signing, generations []*signer.Generation, trust []
 		if slices.ContainsFunc(trust, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == there.Fingerprint }) {
 			return nil
 		}
-		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if that one's key is lost and this one follows it, name its certificate in trust until etcd knows; if etcd was restored from a backup and this CA is right: signerd ca adopt",
-			ErrForeign, there.Fingerprint, ours.Fingerprint)
+		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if that one's key is lost and this one follows it, name its certificate in trust until etcd knows; if etcd was restored from a backup and this CA is right: %s",
+			ErrForeign, there.Fingerprint, ours.Fingerprint, Adopting(ours.Fingerprint))
 	}
 	if there.Epoch > ours.Epoch || there.Epoch == ours.Epoch && there.Signer != ours.Signer {
-		return fmt.Errorf("%w: etcd has the signer %s in epoch %d, and this one is %s in epoch %d: disable signerd here and ask the other one; if this one is to sign: signerd ca adopt",
-			ErrSuperseded, there.Signer, there.Epoch, ours.Signer, ours.Epoch)
+		return fmt.Errorf("%w: etcd has the signer %s in epoch %d, and this one is %s in epoch %d: disable signerd here and ask the other one; if this one is to sign: %s",
+			ErrSuperseded, there.Signer, there.Epoch, ours.Signer, ours.Epoch, Adopting(ours.Fingerprint))
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func (d *Driver) ofSigner(n *needed) []blocker {
 	if n.refuses != nil && slices.ContainsFunc(d.trust, n.refuses.Certificate.Equal) {
 		all = append(all, blocker{"the signer", "still hands out " + n.refuses.ID + " by trust in its configuration", "take it out there, and restart signerd"})
 	}
-	if n.begun != nil && d.now().Before(n.begun.From()) {
+	if n.begun != nil {
 		all = append(all, blocker{"the signer", fmt.Sprintf("has a CA that is not valid before %s: %s", n.begun.From().Format(time.RFC3339), n.begun.ID),
 			"if its clock was ahead when it was made: rotate abort, and prepare another one"})
 	}
@@ -59,7 +59,7 @@ func (d *Driver) ofSigner(n *needed) []blocker {
 
 // needed is what must be so for a step.
 type needed struct {
-	begun   *signer.Generation // its time has come, by the signer's clock
+	begun   *signer.Generation // it is not valid yet, by the signer's clock
 	serves  *signer.Generation // every member serves a certificate by it
 	admits  *signer.Generation // every port lets its certificates in
 	refuses *signer.Generation // no port lets its certificates in

@@ -1,4 +1,4 @@
-package main
+package rotation
 
 import (
 	"bytes"
@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/rs/zerolog"
 
 	"github.com/signerd/signerd/signer"
 )
@@ -48,40 +46,30 @@ func TestCompare(t *testing.T) {
 		}
 		return data
 	}
-	var log bytes.Buffer
-	keeper := func(restored bool) *keeper {
-		log.Reset()
-		return &keeper{signer: s, log: zerolog.New(&log), restored: restored}
-	}
+	driver := &Driver{signer: s}
 	foreign := signer.Head{Seq: heads[1].Seq, Hash: heads[0].Hash}
 	for what, test := range map[string]struct {
 		value    []byte
-		restored bool
 		compared bool
 		says     string
 	}{
-		"none":                      {nil, false, true, ""},
-		"the end":                   {text(heads[2]), false, true, ""},
-		"an earlier one":            {text(heads[0]), false, true, ""},
-		"another one":               {text(foreign), false, false, "does not reach the head"},
-		"no head":                   {[]byte("x"), false, false, "does not reach the head"},
-		"another one of a restored": {text(foreign), true, true, "from now on it counts as it is"},
+		"none":           {nil, true, ""},
+		"the end":        {text(heads[2]), true, ""},
+		"an earlier one": {text(heads[0]), true, ""},
+		"another one":    {text(foreign), false, "does not reach the head"},
+		"no head":        {[]byte("x"), false, "does not reach the head"},
 	} {
-		k := keeper(test.restored)
-		k.compare(test.value)
-		if !k.compared {
-			k.compare(test.value)
+		h := driver.Heads()
+		found := h.compare(test.value)
+		if h.compared != test.compared || !strings.Contains(found.Says, test.says) || test.says == "" && found.Says != "" {
+			t.Errorf("%s: compared is %v, and found was %q", what, h.compared, found.Says)
 		}
-		lines := 1
-		if test.says == "" {
-			lines = 0
-		}
-		if k.compared != test.compared || !strings.Contains(log.String(), test.says) || strings.Count(log.String(), "\n") != lines {
-			t.Errorf("%s: compared is %v, and the log %q", what, k.compared, &log)
+		if again := h.compare(test.value); again.Says != "" || h.compared != test.compared {
+			t.Errorf("%s: the second time %q", what, again.Says)
 		}
 	}
 
-	k := keeper(false)
+	h := driver.Heads()
 	names, err := filepath.Glob(filepath.Join(ledgerDir, "*.jsonl"))
 	if err != nil || len(names) != 1 {
 		t.Fatalf("%v, %v", names, err)
@@ -93,15 +81,16 @@ func TestCompare(t *testing.T) {
 	if err := os.WriteFile(names[0], bytes.Replace(whole, []byte("kubemaster-01"), []byte("kubemaster-02"), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k.compare(text(heads[0]))
-	k.compare(text(heads[0]))
-	if k.compared || strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String(), "cannot be held against") {
-		t.Errorf("damaged: compared is %v, and the log %q", k.compared, &log)
+	if found := h.compare(text(heads[0])); h.compared || !strings.Contains(found.Says, "cannot be held against") {
+		t.Errorf("damaged: compared is %v, and found was %q", h.compared, found.Says)
+	}
+	if found := h.compare(text(heads[0])); h.compared || found.Says != "" {
+		t.Errorf("damaged, again: compared is %v, and found was %q", h.compared, found.Says)
 	}
 	if err := os.WriteFile(names[0], whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if k.compare(text(heads[0])); !k.compared {
-		t.Errorf("mended: compared is %v, and the log %q", k.compared, &log)
+	if found := h.compare(text(heads[0])); !h.compared || found.Says != "" {
+		t.Errorf("mended: compared is %v, and found was %q", h.compared, found.Says)
 	}
 }

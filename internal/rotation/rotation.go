@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/signerd/signerd/peers"
@@ -27,7 +28,8 @@ type Driver struct {
 	now     func() time.Time
 	probes  *probes
 
-	claiming sync.Mutex // held while etcd is told who signs
+	claiming sync.Mutex   // held while etcd is told who signs
+	claimed  atomic.Int64 // etcd's revision of this signer's being the one that signs, as seen last
 }
 
 // New makes a Driver. trust are further CAs that are handed out.
@@ -78,7 +80,7 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		return "", err
 	}
 	if step == signer.Finish {
-		return describe(authority.Rotation(), d.now()) + "\n" + reload, nil
+		return describe(authority.Rotation(), d.now()) + "\n" + reminder, nil
 	}
 	return describe(authority.Rotation(), d.now()), nil
 }
@@ -90,8 +92,8 @@ func (d *Driver) rotate(ctx context.Context, c signer.Change) error {
 	return d.signer.Rotate(ctx, d.now(), c)
 }
 
-// reload is what the evidence cannot show.
-const reload = "A client that has fetched the new CA and not loaded it (kube-apiserver reads its CA file when it starts) works on until its connections are made anew: restart those that were not."
+// reminder is of what the evidence cannot show.
+const reminder = "A client that has fetched the new CA and not loaded it (kube-apiserver reads its CA file when it starts) works on until its connections are made anew: restart those that were not."
 
 // Auto does every step whose gate lets it, one after the other. At rest it begins only
 // where the CA is to be replaced: when a tenth of its life is left. After a step back it
@@ -118,6 +120,12 @@ func ageing(c *x509.Certificate, now time.Time) bool {
 	return c.NotAfter.Sub(now) < c.NotAfter.Sub(c.NotBefore)/10
 }
 
+// ends says whether a CA expires before a member's certificate from now would, so that
+// etcd must load the next one.
+func ends(g *signer.Generation, now time.Time) bool {
+	return g.Certificate.NotAfter.Before(now.Add(signer.MemberLife))
+}
+
 // describe says where a rotation stands, what happens by itself, and what comes next.
 func describe(r signer.Rotation, now time.Time) string {
 	old, next := r.Old, r.Next
@@ -128,15 +136,21 @@ func describe(r signer.Rotation, now time.Time) string {
 		switch {
 		case next.Cross == nil:
 			text += fmt.Sprintf("\n%s may sign no other CA, so that each member is restarted now, one at a time, and each client must have loaded the bundle.", old.ID)
-		case old.Certificate.NotAfter.Before(now.Add(signer.MemberLife)):
+		case ends(old, now):
 			text += fmt.Sprintf("\n%s is about to expire, so that each member is restarted now, one at a time.", old.ID)
 		default:
 			text += "\nNobody is restarted."
 		}
 	case signer.Activated:
-		text = fmt.Sprintf("activated: %s signs; members are given new certificates by their next sync, and nobody is restarted.\nThe way back is rotate rollback.", next.ID)
+		text = fmt.Sprintf("activated: %s signs; members are given new certificates by their next sync", next.ID)
+		if ends(old, now) {
+			text += fmt.Sprintf(", and restarted, one at a time, since %s is about to expire.", old.ID)
+		} else {
+			text += ", and nobody is restarted."
+		}
+		text += "\nThe way back is rotate rollback."
 	case signer.Retired:
-		text = fmt.Sprintf("retired: the trust bundle has only %s; signerd sync restarts each member once, one at a time.\n%s", next.ID, reload)
+		text = fmt.Sprintf("retired: the trust bundle has only %s; signerd sync restarts each member once, one at a time.\n%s", next.ID, reminder)
 	default:
 		return fmt.Sprintf("at rest: the CA is %s, %s.", old.ID, old.Fingerprint())
 	}
