@@ -135,14 +135,5 @@ func canonical(texts []string) string {
 		}
 		addresses = append(addresses, a)
 	}
-	return joined(addresses)
-}
-
-// joined gives addresses as an option has them.
-func joined(addresses []wire.Address) string {
-	texts := make([]string, len(addresses))
-	for i, a := range addresses {
-		texts[i] = a.String()
-	}
-	return strings.Join(texts, ",")
+	return wire.JoinAddresses(addresses)
 }

@@ -296,7 +296,7 @@ func TestPlace(t *testing.T) {
 
 // The same command again is the same in whatever spelling, and another is not.
 func TestSame(t *testing.T) {
-	begun := joined(addresses(t, "fd00::12", "db2.example"))
+	begun := wire.JoinAddresses(addresses(t, "fd00::12", "db2.example"))
 	for said, same := range map[string]bool{"": true, "FD00:0::12,DB2.Example": true, "fd00::12": false, "fd00::12,a b": false} {
 		p := &preflight{}
 		var texts []string

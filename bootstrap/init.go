@@ -87,7 +87,7 @@ func (b *boot) planInit(ctx context.Context, o InitOptions) error {
 	if b.journal != nil {
 		p.same(b.journal.Begun, [][3]string{
 			{"--cluster", o.Cluster, b.plan.Cluster}, {"--name", o.Name, b.plan.Name}, {"--listen", o.Listen, b.plan.Listen},
-			{"--address", canonical(o.Addresses), joined(b.plan.Addresses)}, {"--authorize", absolute(o.Authorize), b.plan.Authorize}, {"--key", o.CAKey, b.plan.CAKey},
+			{"--address", canonical(o.Addresses), wire.JoinAddresses(b.plan.Addresses)}, {"--authorize", absolute(o.Authorize), b.plan.Authorize}, {"--key", o.CAKey, b.plan.CAKey},
 			b.sameRecipients(p, o.BackupRecipients),
 		})
 		return p.verdict()

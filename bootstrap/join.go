@@ -82,7 +82,7 @@ func (o JoinOptions) or(p plan) JoinOptions {
 		o.CAFingerprints = p.CAFingerprints
 	}
 	if len(o.Addresses) == 0 {
-		o.Addresses = strings.Split(joined(p.Addresses), ",")
+		o.Addresses = strings.Split(wire.JoinAddresses(p.Addresses), ",")
 	}
 	return o
 }
@@ -132,7 +132,7 @@ func (j *join) decide(ctx context.Context, o JoinOptions) error {
 		p.same(j.journal.Begun, [][3]string{
 			{"--signer-ip", address, j.plan.Signer}, {"--signer-fingerprint", o.SignerFingerprint, j.plan.SignerKey},
 			{"--ca-fingerprint", strings.Join(o.CAFingerprints, ","), strings.Join(j.plan.CAFingerprints, ",")}, {"--cluster", o.Cluster, j.plan.Cluster},
-			{"--name", o.Name, j.plan.Name}, {"--address", canonical(o.Addresses), joined(j.plan.Addresses)}, {"--identity", absolute(o.Identity), j.plan.Identity},
+			{"--name", o.Name, j.plan.Name}, {"--address", canonical(o.Addresses), wire.JoinAddresses(j.plan.Addresses)}, {"--identity", absolute(o.Identity), j.plan.Identity},
 		})
 		return p.verdict()
 	}

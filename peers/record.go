@@ -22,7 +22,7 @@ func (c *Cluster) LedgerHead(ctx context.Context) ([]byte, int64, error) {
 // error wraps ErrBusy if another one stands there by now, or if who signs is no longer what
 // SetSigning or Signing gave a revision of, or it wraps ErrAway.
 func (c *Cluster) SaveLedgerHead(ctx context.Context, signing, revision int64, head []byte) (int64, error) {
-	return c.put(ctx, "saving the ledger's head", []clientv3.Cmp{unchanged(signingKey, signing), unchanged(ledgerKey, revision)},
+	return c.put(ctx, "saving the ledger's head", []clientv3.Cmp{stillAt(signingKey, signing), stillAt(ledgerKey, revision)},
 		clientv3.OpPut(ledgerKey, string(head)))
 }
 
@@ -64,7 +64,7 @@ func (c *Cluster) SetSigning(ctx context.Context, revision int64, next Signing, 
 	if head != nil {
 		puts = append(puts, clientv3.OpPut(ledgerKey, string(head)))
 	}
-	return c.put(ctx, "writing who signs", []clientv3.Cmp{unchanged(signingKey, revision)}, puts...)
+	return c.put(ctx, "writing who signs", []clientv3.Cmp{stillAt(signingKey, revision)}, puts...)
 }
 
 // record gives what stands at a key, and its revision; nil and 0 if nothing does.
@@ -81,8 +81,8 @@ func (c *Cluster) record(ctx context.Context, key, doing string) ([]byte, int64,
 	return response.Kvs[0].Value, response.Kvs[0].ModRevision, nil
 }
 
-// unchanged says that a key has what it had at a revision; 0: nothing.
-func unchanged(key string, revision int64) clientv3.Cmp {
+// stillAt says that a key has what it had at a revision; 0: nothing.
+func stillAt(key string, revision int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
 }
 

@@ -33,9 +33,6 @@ const (
 	exitPreflight   = 78
 )
 
-// errUsage is wrapped by errors about the command line.
-var errUsage = errors.New("usage")
-
 func run(args []string) int {
 	// A kill -9 is survived too; these let a join undo itself.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -55,7 +52,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errUsage), errors.Is(err, bootstrap.ErrUsage):
+	case errors.Is(err, bootstrap.ErrUsage):
 		return exitUsage
 	case errors.Is(err, bootstrap.ErrDone):
 		return exitExists
@@ -100,13 +97,13 @@ when it is done; see first-boot(8).`,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("%w: init or join; first-boot --help says more", errUsage)
+			return fmt.Errorf("%w: init or join; first-boot --help says more", bootstrap.ErrUsage)
 		},
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		DisableAutoGenTag: true,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; %s --help says more", errUsage, err, cmd.CommandPath())
+		return fmt.Errorf("%w: %w; %s --help says more", bootstrap.ErrUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(newInit(setup), newJoin(setup))
 	return root
@@ -114,7 +111,7 @@ when it is done; see first-boot(8).`,
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("%w: %q is one word too many; %s --help says more", errUsage, args[0], cmd.CommandPath())
+		return fmt.Errorf("%w: %q is one word too many; %s --help says more", bootstrap.ErrUsage, args[0], cmd.CommandPath())
 	}
 	return nil
 }
@@ -156,7 +153,7 @@ func newJoin(setup string) *cobra.Command {
 	flags.BoolVar(&o.DryRun, "dry-run", false, "look, list the steps, and change nothing")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if o.Signer == "" {
-			return fmt.Errorf("%w: join needs --signer-ip ADDRESS, as init printed it", errUsage)
+			return fmt.Errorf("%w: join needs --signer-ip ADDRESS, as init printed it", bootstrap.ErrUsage)
 		}
 		if h := findHuman(); h != nil {
 			o.Ask = h.knows

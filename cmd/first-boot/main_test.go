@@ -53,7 +53,7 @@ func TestExitCodes(t *testing.T) {
 		code int
 	}{
 		{nil, 0},
-		{fmt.Errorf("%w: no", errUsage), 64},
+		{fmt.Errorf("%w: no", bootstrap.ErrUsage), 64},
 		{preflight(errors.New("no root")), 78},
 		{preflight(errors.New("no root"), fmt.Errorf("%w: nobody", bootstrap.ErrUnreachable)), 69},
 		{preflight(fmt.Errorf("%w: not you", bootstrap.ErrDenied)), 77},

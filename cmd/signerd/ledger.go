@@ -92,14 +92,7 @@ func printTable(cmd *cobra.Command, entries []signer.Entry) error {
 		if !e.NotAfter.IsZero() {
 			until = e.NotAfter.Format(time.RFC3339)
 		}
-		rows.Row(e.Time.Format(time.RFC3339), string(e.Event), cmp.Or(e.Name, string(e.Step), e.Generation), until, orDash(e.Serial), orDash(e.SSHKey), orDash(e.Source))
+		rows.Row(e.Time.Format(time.RFC3339), string(e.Event), cmp.Or(e.Name, string(e.Step), e.Generation), until, cmp.Or(e.Serial, "-"), cmp.Or(e.SSHKey, "-"), cmp.Or(e.Source, "-"))
 	}
 	return rows.Flush()
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

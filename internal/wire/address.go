@@ -58,7 +58,8 @@ func (a *Address) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-func joinAddresses(addresses []Address) string {
+// JoinAddresses gives addresses as a command or an option has them, with commas between them.
+func JoinAddresses(addresses []Address) string {
 	words := make([]string, len(addresses))
 	for i, a := range addresses {
 		words[i] = a.String()

@@ -148,7 +148,7 @@ func (c Command) String() string {
 	case Client:
 		return c.Name
 	case Member:
-		return c.Name + "=" + joinAddresses(c.Addresses)
+		return c.Name + "=" + JoinAddresses(c.Addresses)
 	case Release, Remove:
 		return string(c.Verb) + " " + c.Name
 	case Rotate:
