@@ -50,12 +50,12 @@ func TestTurns(t *testing.T) {
 	}
 	ctx := t.Context()
 	one, other := connect(t, l, "etcd-1/member"), connect(t, l, "etcd-2/member")
-	turn, err := one.TakeTurn(ctx, "etcd-1")
+	turn, err := one.TakeTurn(ctx, time.Now(), "etcd-1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := other.TakeTurn(ctx, "etcd-2"); !errors.Is(err, peers.ErrBusy) || !strings.Contains(err.Error(), "etcd-1 has the turn") {
+		if _, err := other.TakeTurn(ctx, time.Now(), "etcd-2"); !errors.Is(err, peers.ErrBusy) || !strings.Contains(err.Error(), "etcd-1 has the turn") {
 			t.Errorf("a second turn: %v", err)
 		}
 	}
@@ -68,7 +68,7 @@ func TestTurns(t *testing.T) {
 	if err := turn.Release(ctx); err != nil {
 		t.Errorf("released twice: %v", err)
 	}
-	next, err := other.TakeTurn(ctx, "etcd-2")
+	next, err := other.TakeTurn(ctx, time.Now(), "etcd-2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestTurnWithAuthentication(t *testing.T) {
 			t.Fatalf("%v: %v %s", args, err, out)
 		}
 	}
-	if _, err := member.TakeTurn(t.Context(), "etcd-1"); !errors.Is(err, peers.ErrAway) || !strings.Contains(err.Error(), "/signerd/restart; signerd(8)") {
+	if _, err := member.TakeTurn(t.Context(), time.Now(), "etcd-1"); !errors.Is(err, peers.ErrAway) || !strings.Contains(err.Error(), "/signerd/restart; signerd(8)") {
 		t.Errorf("a member that is no user: %v", err)
 	}
 	for _, args := range [][]string{{"user", "add", "etcd-1", "--no-password"}, {"user", "grant-role", "etcd-1", "signerd-member"}} {
@@ -116,7 +116,7 @@ func TestTurnWithAuthentication(t *testing.T) {
 			t.Fatalf("%v: %v %s", args, err, out)
 		}
 	}
-	turn, err := member.TakeTurn(t.Context(), "etcd-1")
+	turn, err := member.TakeTurn(t.Context(), time.Now(), "etcd-1")
 	if err != nil {
 		t.Fatal(err)
 	}

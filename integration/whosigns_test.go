@@ -86,6 +86,81 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// What is adopted without etcd signs before etcd is told, and then whoever signed before
+// signs no more; but not with a CA that etcd no longer has.
+func TestAdoptedWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	l := newCluster(t, "")
+	newClient(t, l, "kubemaster-01")
+	csr := read(t, l.Path("kubemaster-01.csr"))
+	eventually(t, 30*time.Second, "etcd has the ledger's head", func() bool { return head(t, l) != "" })
+	before := signing(t, l)
+	m := l.Members["etcd-1"]
+	for what, test := range map[string]struct {
+		there peers.Signing
+		says  string
+	}{
+		"another signer": {peers.Signing{Fingerprint: before.Fingerprint, Epoch: before.Epoch + 5, Signer: "00"}, ""},
+		"another CA":     {peers.Signing{Fingerprint: strings.Repeat("0", 64), Epoch: before.Epoch, Signer: before.Signer}, "restore a later backup, or if this CA is right"},
+	} {
+		t.Log(what)
+		if err := l.Signer.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		value, err := json.Marshal(test.there)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, text := range map[string]string{"/signerd/ca": string(value), "/signerd/ledger": "another one's"} {
+			if _, err := l.Ctl("kubemaster-01", "put", key, text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.Process.Stop(); err != nil && !strings.Contains(err.Error(), "terminated") {
+			t.Fatal(err)
+		}
+		if out, err := l.Run("", l.Binary, "ca", "adopt", "--without-etcd", "--fingerprint", before.Fingerprint, "--config", l.Path("signerd.yaml")); err != nil {
+			t.Fatal(out, err)
+		}
+		if err := l.StartSigner(); err != nil {
+			t.Fatal(err)
+		}
+		ssh(t, l, csr, "kubemaster-01")
+		if err := l.StartEtcd(m, ""); err != nil {
+			t.Fatal(err)
+		}
+		if test.says != "" {
+			eventually(t, 30*time.Second, "it signs no more", func() bool {
+				_, err := l.SSH(csr, "kubemaster-01")
+				return lab.ExitCode(err) == 75 && strings.Contains(err.Error(), test.says)
+			})
+			if now := signing(t, l); now != test.there {
+				t.Errorf("etcd has %+v, want %+v", now, test.there)
+			}
+		} else {
+			eventually(t, 30*time.Second, "etcd is told", func() bool {
+				now := signing(t, l)
+				return now.Fingerprint == before.Fingerprint && now.Epoch == test.there.Epoch+1 && now.Signer != test.there.Signer
+			})
+			if now := head(t, l); strings.Contains(now, "another one's") {
+				t.Errorf("the head is still %q", now)
+			}
+			ssh(t, l, csr, "kubemaster-01")
+		}
+		// It is right for the next one.
+		if err := l.Signer.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := l.Run("", l.Binary, "ca", "adopt", "--fingerprint", before.Fingerprint, "--config", l.Path("signerd.yaml")); err != nil {
+			t.Fatal(out, err)
+		}
+		if err := l.StartSigner(); err != nil {
+			t.Fatal(err)
+		}
+		ssh(t, l, csr, "kubemaster-01")
+	}
+}
+
 // head gives the ledger's head in etcd; empty: there is none.
 func head(t *testing.T, l *lab.Lab) string {
 	t.Helper()
@@ -362,6 +437,19 @@ func TestRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, l, 77, "held by another key", other, "kubemaster-01")
+
+	// The ledger that was restored counts, after a start too.
+	if err := l.Signer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	of := head(t, l)
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the head goes on", func() bool { return head(t, l) != of })
+	if log := read(t, l.Path("signerd.log")); strings.Contains(log, "does not reach the head") {
+		t.Errorf("the log has:\n%s", log)
+	}
 
 	// The same backup once more, on a third machine: the later decision counts.
 	restore("after.age", second.Fingerprint)

@@ -32,7 +32,7 @@ type turnHolder struct {
 // TakeTurn takes the turn for a member. It keeps no stream open to any member,
 // which would make that one's stop take 8 s. The error wraps ErrAway, or ErrBusy
 // with the name of who has it.
-func (c *Cluster) TakeTurn(ctx context.Context, member string) (*Turn, error) {
+func (c *Cluster) TakeTurn(ctx context.Context, now time.Time, member string) (*Turn, error) {
 	bounded, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	// Who waits for another one's turn writes nothing.
@@ -49,7 +49,7 @@ func (c *Cluster) TakeTurn(ctx context.Context, member string) (*Turn, error) {
 		return nil, c.awayForTurn(ctx, "asking for a lease", err)
 	}
 	t := &Turn{cluster: c, lease: lease.ID, held: asked}
-	value, err := json.Marshal(turnHolder{member, asked.UTC().Truncate(time.Second)})
+	value, err := json.Marshal(turnHolder{member, now.UTC().Truncate(time.Second)})
 	if err != nil {
 		return nil, errors.Join(err, t.Release(ctx))
 	}

@@ -69,7 +69,7 @@ func (s *syncer) tryTurn(ctx context.Context, cluster *peers.Cluster) (*peers.Tu
 	if err := cluster.Steady(ctx, s.member.Name); err != nil {
 		return nil, err
 	}
-	turn, err := cluster.TakeTurn(ctx, s.member.Name)
+	turn, err := cluster.TakeTurn(ctx, s.now(), s.member.Name)
 	if err != nil {
 		return nil, err
 	}

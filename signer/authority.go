@@ -227,6 +227,9 @@ func (a *Authority) Superseded() bool {
 // before a rotation, and another signer may be there.
 func (a *Authority) Restored() bool { return a.stands().Restored }
 
+// Untold says whether somebody decided that this signer signs before etcd knows it.
+func (a *Authority) Untold() bool { return a.stands().Untold }
+
 // Unclaimed is Restored as it stands on disk, where the daemon writes it.
 func (a *Authority) Unclaimed() (bool, error) {
 	s, err := readState(a.dir)
@@ -264,11 +267,16 @@ func (a *Authority) BeginTenure(epoch uint64) error {
 	})
 }
 
-// TakeOver lets a signer that was superseded, or restored, sign in its tenure. It is on
-// disk when this returns.
-func (a *Authority) TakeOver() error {
+// TakeOver lets a signer that was superseded, or restored, sign in its tenure, of which
+// etcd knows. It is on disk when this returns.
+func (a *Authority) TakeOver() error { return a.takeOver(false) }
+
+// TakeOverUntold is TakeOver for a tenure of which etcd cannot be told yet.
+func (a *Authority) TakeOverUntold() error { return a.takeOver(true) }
+
+func (a *Authority) takeOver(untold bool) error {
 	err := a.restate(func(s *standing) error {
-		s.Superseded, s.Restored = false, false
+		s.Superseded, s.Restored, s.Untold = false, false, untold
 		return nil
 	})
 	if err != nil {

@@ -49,6 +49,7 @@ type standing struct {
 	UnknownBefore time.Time `json:"unknown_before,omitzero"` // what was signed before may not be in the ledger
 	Superseded    bool      `json:"superseded,omitempty"`    // another signer took over
 	Restored      bool      `json:"restored,omitempty"`      // from a backup, and etcd does not know it yet
+	Untold        bool      `json:"untold,omitempty"`        // it signs, as somebody decided, and etcd does not know it yet
 	Paused        bool      `json:"paused,omitempty"`        // the last step of a rotation led back
 }
 

@@ -123,40 +123,55 @@ func newCAAdopt() *cobra.Command {
 		if err := adopt(cmd.Context(), s, *alone); err != nil {
 			return err
 		}
-		others := "and no other one"
-		if *alone {
-			others = "and etcd is told when it can be asked; keep any other one off until then"
+		done := "adopted: this signer signs, and etcd is told when it can be asked; keep any other one off until then"
+		if !*alone {
+			tenure := s.authority.Tenure()
+			done = fmt.Sprintf("adopted: the signer %s signs, in epoch %d, and no other one", tenure.Signer, tenure.Epoch)
 		}
-		tenure := s.authority.Tenure()
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "adopted: the signer %s signs, in epoch %d, %s; start it: systemctl start signerd\n", tenure.Signer, tenure.Epoch, others)
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), done+"; start it: systemctl start signerd")
 		return err
 	}
 	return cmd
 }
 
+// withoutEtcd is the flag with which etcd is told later.
+const withoutEtcd = "--without-etcd"
+
+// beDaemon makes this process, if root started it, the daemon's user: what is written from
+// here on is the daemon's, whatever ends it. What root has left there is handed over.
+func beDaemon(c *config.Config) error {
+	if err := errors.Join(durable.HandOver(c.Authority), durable.HandOver(c.Ledger)); err != nil {
+		return err
+	}
+	owner, err := durable.OwnerOf(c.Authority)
+	if err != nil {
+		return err
+	}
+	if err := owner.Become(); err != nil {
+		return fmt.Errorf("going on as the user that %s belongs to: %w", c.Authority, err)
+	}
+	return nil
+}
+
 // adopt says in etcd that this signer signs. The ledger's lock keeps the daemon out.
 func adopt(ctx context.Context, s *setup, alone bool) (err error) {
-	owner, err := durable.OwnerOf(s.config.Authority)
-	if err != nil {
+	if err := beDaemon(s.config); err != nil {
 		return exitForState(err)
-	}
-	// What is written here is the daemon's, whatever ends this.
-	if err := owner.Become(); err != nil {
-		return exit(exitDenied, err)
 	}
 	signs, _, err := signer.Open(s.parts(), time.Now())
 	if errors.Is(err, durable.ErrLocked) {
-		err = fmt.Errorf("%w: the daemon runs: %s", err, rotation.Adopting(s.authority.Active().Fingerprint()))
+		var flags []string
+		if alone {
+			flags = append(flags, withoutEtcd)
+		}
+		err = fmt.Errorf("%w: the daemon runs: %s", err, rotation.Adopting(s.authority.Active().Fingerprint(), flags...))
 	}
 	if err != nil {
 		return exitForState(err)
 	}
 	defer func() { err = errors.Join(err, signs.Close()) }()
 	if alone {
-		if err := s.authority.BeginTenure(0); err != nil {
-			return exitForState(err)
-		}
-		if err := s.authority.TakeOver(); err != nil {
+		if err := s.authority.TakeOverUntold(); err != nil {
 			return exitForState(err)
 		}
 		return nil

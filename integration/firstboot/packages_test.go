@@ -77,7 +77,7 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-var paperForm = regexp.MustCompile(`/usr/share/doc/signerd/[a-z./-]*[a-z]`)
+var paperForm = regexp.MustCompile(`/usr/share/doc/signerd/[a-z_./-]*[a-z]`)
 
 // checkPages looks at the man pages: man can read them, and what they send the reader to
 // is there.
@@ -96,6 +96,16 @@ func checkPages(t *testing.T, w *world) {
 	sources, err := filepath.Glob(w.Path("package/tools/*.md"))
 	if err != nil || len(sources) != len(pages) {
 		t.Fatalf("%v, %v", sources, err)
+	}
+	// So does the program.
+	code, err := exec.Command("git", "-C", "../..", "grep", "-ohE", "/usr/share/doc/signerd/[a-z_./-]*[a-z]", "--", "*.go", ":!*_test.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, paper := range strings.Fields(string(code)) {
+		if _, err := os.Stat(w.Path("package/signerd" + paper)); err != nil {
+			t.Errorf("the program names it: %v", err)
+		}
 	}
 	named := 0
 	for _, path := range sources {

@@ -46,7 +46,7 @@ func Signer(authority *signer.Authority, ledger string, now time.Time) []Finding
 	return all
 }
 
-// standing says why this machine must not sign.
+// standing says why this machine must not sign, or not alone.
 func standing(authority *signer.Authority) []Finding {
 	const what, which = "signer", "of this machine"
 	switch err := rotation.Superseded(authority); {
@@ -54,6 +54,8 @@ func standing(authority *signer.Authority) []Finding {
 		return Broken(what, which, err)
 	case authority.Restored():
 		return Broken(what, which, rotation.ErrUnclaimed)
+	case authority.Untold():
+		return []Finding{found(Warning, what, which, "etcd has not been told yet that it signs: another one may sign too")}
 	}
 	return nil
 }

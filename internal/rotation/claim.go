@@ -47,11 +47,12 @@ func (d *Driver) Claim(ctx context.Context) error {
 	if err := Superseded(authority); err != nil {
 		return noteSuperseded(authority, err) // the disk may have been full
 	}
-	if authority.Restored() {
-		if err := d.takeOver(ctx); err != nil {
+	if authority.Restored() || authority.Untold() {
+		err := d.takeOver(ctx)
+		if err != nil && authority.Restored() {
 			return fmt.Errorf("%w: nothing is signed before: %w", ErrUnclaimed, err)
 		}
-		return nil
+		return err
 	}
 	err := d.announce(ctx, authority.Active())
 	if errors.Is(err, ErrSuperseded) {
@@ -66,7 +67,7 @@ func Superseded(a *signer.Authority) error {
 	if !a.Superseded() {
 		return nil
 	}
-	return fmt.Errorf("%w: that was seen before; if this one is to sign again: %s", ErrSuperseded, Adopting(a.Active().Fingerprint()))
+	return fmt.Errorf("%w, or signerd ca adopt broke off: that was seen before; if this one is to sign: %s", ErrSuperseded, Adopting(a.Active().Fingerprint()))
 }
 
 // noteSuperseded keeps that another signer took over, and gives why that is so, in one line.
@@ -88,44 +89,45 @@ func Adopting(fingerprint string, flags ...string) string {
 	return "systemctl stop signerd; " + strings.Join(adopt, " ") + "; systemctl start signerd"
 }
 
-// takeOver is the first claim of a signer that was restored, which somebody has decided:
-// whoever signed before signs no more. But a backup of before a rotation has the wrong CA.
+// takeOver is the first claim of a signer that was restored, or adopted without etcd, which
+// somebody has decided: whoever signed before signs no more. But a backup of before a
+// rotation has the wrong CA.
 func (d *Driver) takeOver(ctx context.Context) error {
-	there, revision, err := d.cluster.Signing(ctx)
+	there, revision, err := d.asked(ctx)
 	if err != nil {
 		return err
 	}
 	if active := d.signer.Authority().Active().Fingerprint(); there != nil && there.Fingerprint != active {
-		return fmt.Errorf("%w: etcd has %q, and in this backup %s signs: it is of before a rotation; restore a later one, or if this CA is right: %s",
+		return fmt.Errorf("%w: etcd has %q, and here %s signs: is this of before a rotation? Restore a later backup, or if this CA is right: %s",
 			ErrForeign, there.Fingerprint, active, Adopting(active))
 	}
-	return d.adopt(ctx, there, revision)
+	return d.begin(ctx, there, revision)
 }
 
 // Adopt makes this signer the one that signs for the cluster, whatever etcd says. It
-// begins a new tenure, so that a signer that signed before learns it. Until etcd has it, a
-// signer that was restored or superseded signs nothing.
+// begins a new tenure, so that a signer that signed before learns it. Until etcd has it
+// nothing is signed here.
 func (d *Driver) Adopt(ctx context.Context) error {
 	there, revision, err := d.cluster.Signing(ctx)
 	if err != nil {
 		return err
 	}
 	authority := d.signer.Authority()
-	if (there == nil || *there != d.signing(authority.Active())) && !authority.Restored() {
-		// Or a tenure that etcd never got would count at the next start.
-		if err := authority.NoteSuperseded(); err != nil {
-			return err
-		}
+	if authority.Restored() {
+		return d.begin(ctx, there, revision)
 	}
-	if err := d.adopt(ctx, there, revision); err != nil {
+	// Or a tenure that etcd never got would count at the next start.
+	if err := authority.NoteSuperseded(); err != nil {
+		return err
+	}
+	if err := d.begin(ctx, there, revision); err != nil {
 		return fmt.Errorf("%w; nothing is signed here until adopt succeeds", err)
 	}
 	return nil
 }
 
-// adopt puts a new tenure in the place of what etcd has. The ledger that is here counts
-// with it, whatever etcd's head says.
-func (d *Driver) adopt(ctx context.Context, there *peers.Signing, revision int64) error {
+// begin puts a new tenure in the place of what etcd has.
+func (d *Driver) begin(ctx context.Context, there *peers.Signing, revision int64) error {
 	var epoch uint64
 	if there != nil {
 		epoch = there.Epoch
@@ -134,26 +136,25 @@ func (d *Driver) adopt(ctx context.Context, there *peers.Signing, revision int64
 	if err := authority.BeginTenure(epoch); err != nil {
 		return err
 	}
-	if err := d.begin(ctx, revision, d.signing(authority.Active())); err != nil {
+	if err := d.tell(ctx, revision, d.signing(authority.Active()), true); err != nil {
 		return err
 	}
 	return authority.TakeOver()
 }
 
-// begin says in etcd that a tenure of ours begins, and what its ledger is.
-func (d *Driver) begin(ctx context.Context, revision int64, ours peers.Signing) error {
-	head, err := json.Marshal(d.signer.Ledger().Head())
-	if err != nil {
-		return err
+// tell says in etcd that this signer signs. In a tenure that is new there the ledger that
+// is here counts from now on, whatever head etcd has.
+func (d *Driver) tell(ctx context.Context, revision int64, ours peers.Signing, newTenure bool) error {
+	var head []byte
+	if newTenure {
+		var err error
+		if head, err = json.Marshal(d.signer.Ledger().Head()); err != nil {
+			return err
+		}
 	}
-	return d.say(ctx, revision, ours, head)
-}
-
-// say says in etcd that this signer signs, and keeps by what revision.
-func (d *Driver) say(ctx context.Context, revision int64, ours peers.Signing, head []byte) error {
-	said, err := d.cluster.SetSigning(ctx, revision, ours, head)
+	told, err := d.cluster.SetSigning(ctx, revision, ours, head)
 	if err == nil {
-		d.claimed.Store(said)
+		d.claimed.Store(told)
 	}
 	return err
 }
@@ -167,28 +168,33 @@ func (d *Driver) signing(active *signer.Generation) peers.Signing {
 // announce says in etcd that active signs from now on. A step calls it, so that it changes
 // nothing of the Authority.
 func (d *Driver) announce(ctx context.Context, active *signer.Generation) error {
-	there, revision, err := d.cluster.Signing(ctx)
+	there, revision, err := d.asked(ctx)
 	if err != nil {
-		if why := d.strange(ctx); why != nil {
-			return why
-		}
 		return err
 	}
 	ours := d.signing(active)
-	if there == nil {
-		return d.say(ctx, revision, ours, nil)
-	}
-	if *there == ours {
+	switch {
+	case there == nil:
+		return d.tell(ctx, revision, ours, false) // a head that is there has somebody else put there
+	case *there == ours:
 		d.claimed.Store(revision)
 		return nil
 	}
 	if err := judge(*there, ours, d.signer.Authority().Generations(), d.trust); err != nil {
 		return err
 	}
-	if there.Epoch == ours.Epoch && there.Signer == ours.Signer { // a step of a rotation
-		return d.say(ctx, revision, ours, nil)
+	return d.tell(ctx, revision, ours, there.Epoch != ours.Epoch || there.Signer != ours.Signer)
+}
+
+// asked gives what etcd says of who signs. One that cannot be asked may be looked at.
+func (d *Driver) asked(ctx context.Context) (*peers.Signing, int64, error) {
+	there, revision, err := d.cluster.Signing(ctx)
+	if err != nil {
+		if why := d.strange(ctx); why != nil {
+			return nil, 0, why
+		}
 	}
-	return d.begin(ctx, revision, ours)
+	return there, revision, err
 }
 
 // known are the CAs that are ours, and those that the configuration trusts: the CA of a

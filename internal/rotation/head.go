@@ -56,8 +56,8 @@ func (h *Heads) Save(ctx context.Context) (Finding, error) {
 	}
 	revision, err := h.driver.cluster.SaveLedgerHead(ctx, h.driver.claimed.Load(), h.revision, value)
 	if errors.Is(err, peers.ErrBusy) {
-		h.compared = false // it may be our own, of a call that seemed to fail
-		return h.compareTheirs(ctx)
+		h.compared = false // it may be our own, of a call that seemed to fail; first it is asked again who signs
+		return f, nil
 	}
 	if err != nil {
 		return f, err

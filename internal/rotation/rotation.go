@@ -143,8 +143,8 @@ func describe(r signer.Rotation, now time.Time) string {
 		}
 	case signer.Activated:
 		text = fmt.Sprintf("activated: %s signs; members are given new certificates by their next sync", next.ID)
-		if ends(old, now) {
-			text += fmt.Sprintf(", and restarted, one at a time, since %s is about to expire.", old.ID)
+		if next.Cross != nil && ends(old, now) {
+			text += fmt.Sprintf(", and who has not loaded %s yet is restarted, since %s is about to expire.", next.ID, old.ID)
 		} else {
 			text += ", and nobody is restarted."
 		}

@@ -82,7 +82,7 @@ const minHostRSABits = 4096
 func LoadHostKey(path string) (ssh.Signer, error) {
 	data, err := durable.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading the SSH host key: %w: ssh-keygen -t ed25519 -N '' -f %s", err, path)
+		return nil, fmt.Errorf("reading the SSH host key: %w: restore it from a backup, since clients know the signer by it; for a new signer: ssh-keygen -t ed25519 -N '' -f %s, and chown it to its user", err, path)
 	} else if err != nil {
 		return nil, fmt.Errorf("reading the SSH host key: %w", err)
 	}
