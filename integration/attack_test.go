@@ -141,7 +141,9 @@ func (v *victim) knocks(sources int) func(context.Context, int) error {
 	}
 }
 
-// inSession logs in with the permitted key, and does something with the connection.
+// inSession logs in with the permitted key, and does something with the connection. It does
+// not wait for what waits for ever: x/crypto/ssh does for a channel that is opened at the very
+// moment at which the connection ends.
 func (v *victim) inSession(do func(*gossh.Client) error) func(context.Context, int) error {
 	return func(ctx context.Context, i int) error {
 		client, err := v.login(ctx, source(i), v.evil, nil)
@@ -149,7 +151,16 @@ func (v *victim) inSession(do func(*gossh.Client) error) func(context.Context, i
 			return err
 		}
 		defer client.Close()
-		return do(client)
+		done := make(chan error, 1)
+		go func() { done <- do(client) }()
+		ended := make(chan struct{})
+		context.AfterFunc(ctx, func() { time.AfterFunc(5*time.Second, func() { close(ended) }) })
+		select {
+		case err := <-done:
+			return err
+		case <-ended:
+			return errors.New("the library waits for ever")
+		}
 	}
 }
 

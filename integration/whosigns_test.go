@@ -101,7 +101,7 @@ func TestAdoptedWithoutEtcd(t *testing.T) {
 		says  string
 	}{
 		"another signer": {peers.Signing{Fingerprint: before.Fingerprint, Epoch: before.Epoch + 5, Signer: "00"}, ""},
-		"another CA":     {peers.Signing{Fingerprint: strings.Repeat("0", 64), Epoch: before.Epoch, Signer: before.Signer}, "restore a later backup, or if this CA is right"},
+		"another CA":     {peers.Signing{Fingerprint: strings.Repeat("0", 64), Epoch: before.Epoch, Signer: before.Signer}, "Restore a later backup, or if this CA is right"},
 	} {
 		t.Log(what)
 		if err := l.Signer.Stop(); err != nil {

@@ -115,12 +115,12 @@ func cuts(t *testing.T, points int, most time.Duration) []cut {
 	var all []cut
 	for n := 1; n <= points; n++ {
 		for _, kind := range []string{"before", "after"} {
-			if long || (n*2+len(kind))%7 == 0 {
+			if long || (n*2+len(kind))%9 == 0 {
 				all = append(all, cut{point: fmt.Sprintf("%s-%d", kind, n)})
 			}
 		}
 	}
-	for range some(2, 40) {
+	for range some(1, 40) {
 		all = append(all, cut{after: time.Duration(random.Int64N(int64(most)))})
 	}
 	return all

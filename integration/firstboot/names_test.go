@@ -53,19 +53,20 @@ func TestQuestion(t *testing.T) {
 	w.Machine(t, "h1", 11, w.Signer)
 	w.Machine(t, "h2", 12, w.Bare)
 	join := func(answer string) (string, error) {
-		return w.Bed.Exec("h2", "sh", "-c", "(sleep 1; echo "+answer+"; sleep 12) | timeout 60 script -qec '"+fleet.Setup+" join --signer-ip="+w.Bed.Address(11)+"' /dev/null")
+		stays := map[string]string{"yes": "12", "no": "3"}[answer] // at the terminal, until all is done
+		return w.Bed.Exec("h2", "sh", "-c", "(sleep 1; echo "+answer+"; sleep "+stays+") | timeout 60 script -qec '"+fleet.Setup+" join --signer-ip="+w.Bed.Address(11)+"' /dev/null")
 	}
 	if out, err := join("no"); lab.ExitCode(err) != 77 || !strings.Contains(out, w.Fingerprint(t)) || !strings.Contains(out, "was not accepted") {
 		t.Errorf("no: %v\n%s", err, out)
 	}
 	// Nobody is asked in vain.
 	w.On(t, "h2", "mv", "/usr/local/bin/etcd", "/usr/local/bin/etcd.new")
-	if out, err := join("yes"); lab.ExitCode(err) != 78 || strings.Contains(out, "Go on (yes/no)?") || !strings.Contains(out, "etcd is missing") || !strings.Contains(out, "when all else is well") {
+	if out, err := join("no"); lab.ExitCode(err) != 78 || strings.Contains(out, "Go on (yes/no)?") || !strings.Contains(out, "etcd is missing") || !strings.Contains(out, "when all else is well") {
 		t.Errorf("with etcd missing: %v\n%s", err, out)
 	}
 	w.On(t, "h2", "mv", "/usr/local/bin/etcd.new", "/usr/local/bin/etcd")
 	w.On(t, "h2", "systemd-run", "-q", "--unit=taker", "perl", "-MIO::Socket::INET", "-e", "my $s = IO::Socket::INET->new(Listen => 1, LocalPort => 2380) or die; sleep 600")
-	if out, err := join("yes"); lab.ExitCode(err) != 78 || strings.Contains(out, "Go on (yes/no)?") || !strings.Contains(out, "address already in use") {
+	if out, err := join("no"); lab.ExitCode(err) != 78 || strings.Contains(out, "Go on (yes/no)?") || !strings.Contains(out, "address already in use") {
 		t.Errorf("with a port taken: %v\n%s", err, out)
 	}
 	w.On(t, "h2", "systemctl", "stop", "taker")

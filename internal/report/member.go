@@ -125,6 +125,8 @@ func renewal(ctx context.Context) []Finding {
 	switch {
 	case err != nil:
 		return Broken("renewal", member.SyncService, err)
+	case run.Sub == "auto-restart" && run.Retries == 0: // the signer may be starting, say
+		return []Finding{found(OK, "renewal", member.SyncService, "its last run failed, and is tried again within a minute")}
 	case run.Active == "failed", run.Sub == "auto-restart", run.Active == "activating" && run.Retries > 0:
 		return []Finding{found(Warning, "renewal", member.SyncService, "its last run failed: journalctl -u signerd-sync: "+unit.Tail(ctx, member.SyncService, 1))}
 	}

@@ -129,16 +129,22 @@ func (c *Client) Source() netip.Addr {
 // Close ends the connection.
 func (c *Client) Close() error { return ignoreClosed(c.conn.Close()) }
 
+// answerPatience is how long an answer may take. A signer gives a command 20 s, unless
+// its limits say otherwise.
+const answerPatience = 2 * time.Minute
+
 // Run sends one command with stdin and gives stdout, whole, and the note on
 // stderr. A status other than 0 is a *wire.Error; what breaks on the way wraps
 // ErrUnreachable.
 func (c *Client) Run(ctx context.Context, command wire.Command, stdin []byte) (stdout []byte, note string, err error) {
-	session, err := c.conn.NewSession()
-	if err != nil {
-		return nil, "", fmt.Errorf("%w: %w", ErrUnreachable, err)
-	}
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer stop()
+	session, err := c.open(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: the connection broke: %w", ErrUnreachable, err)
+	}
 	defer session.Close() //nolint:errcheck // the status says it all
 	var out, errs limited
 	session.Stdin, session.Stdout, session.Stderr = bytes.NewReader(stdin), &out, &errs
@@ -151,6 +157,26 @@ func (c *Client) Run(ctx context.Context, command wire.Command, stdin []byte) (s
 		return nil, "", fmt.Errorf("%w: the connection broke: %w", ErrUnreachable, errors.Join(ctx.Err(), err))
 	}
 	return out.buffer.Bytes(), note, nil
+}
+
+// open opens a session. x/crypto/ssh waits for the answer for ever where the connection
+// ends at that very moment: it forgets the channels that it knows, and only then closes.
+func (c *Client) open(ctx context.Context) (*ssh.Session, error) {
+	type opened struct {
+		session *ssh.Session
+		err     error
+	}
+	answer := make(chan opened, 1)
+	go func() {
+		session, err := c.conn.NewSession()
+		answer <- opened{session, err}
+	}()
+	select {
+	case o := <-answer:
+		return o.session, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // printable takes out what could move a terminal's cursor.

@@ -1,6 +1,7 @@
 package sshclient
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
@@ -76,6 +78,31 @@ type script func(command string, stdin []byte, channel ssh.Channel) (status uint
 
 func serve(t *testing.T, hostKey ssh.Signer, listed ssh.PublicKey, answer script) string {
 	t.Helper()
+	return serveChannels(t, hostKey, listed, func(conn ssh.Conn, channels <-chan ssh.NewChannel) {
+		for offered := range channels {
+			channel, requests, err := offered.Accept()
+			if err != nil {
+				return
+			}
+			request := <-requests
+			var exec struct{ Command string }
+			_ = ssh.Unmarshal(request.Payload, &exec)
+			_ = request.Reply(true, nil)
+			stdin, _ := io.ReadAll(channel)
+			status, ends := answer(exec.Command, stdin, channel)
+			if !ends {
+				_ = conn.Close()
+				return
+			}
+			_, _ = channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+			_ = channel.Close()
+		}
+	})
+}
+
+// serveChannels lets one key in, and gives each connection to do.
+func serveChannels(t *testing.T, hostKey ssh.Signer, listed ssh.PublicKey, do func(ssh.Conn, <-chan ssh.NewChannel)) string {
+	t.Helper()
 	config := &ssh.ServerConfig{PublicKeyCallback: func(conn ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 		if conn.User() != wire.User || string(key.Marshal()) != string(listed.Marshal()) {
 			return nil, errors.New("another one")
@@ -100,24 +127,7 @@ func serve(t *testing.T, hostKey ssh.Signer, listed ssh.PublicKey, answer script
 					return
 				}
 				go ssh.DiscardRequests(requests)
-				for offered := range channels {
-					channel, requests, err := offered.Accept()
-					if err != nil {
-						return
-					}
-					request := <-requests
-					var exec struct{ Command string }
-					_ = ssh.Unmarshal(request.Payload, &exec)
-					_ = request.Reply(true, nil)
-					stdin, _ := io.ReadAll(channel)
-					status, ends := answer(exec.Command, stdin, channel)
-					if !ends {
-						_ = conn.Close()
-						return
-					}
-					_, _ = channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
-					_ = channel.Close()
-				}
+				do(conn, channels)
 			}()
 		}
 	}()
@@ -214,6 +224,26 @@ func TestRun(t *testing.T) {
 	nobody.Address = "127.0.0.1:1"
 	if _, err := Dial(t.Context(), nobody); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// A signer that lets a key in and answers nothing more holds nobody up for longer than it
+// was given.
+func TestSilentSigner(t *testing.T) {
+	hostKey, key := newKey(t), newKey(t)
+	address := serveChannels(t, hostKey, key.PublicKey(), func(_ ssh.Conn, channels <-chan ssh.NewChannel) {
+		for range channels { // no answer
+		}
+	})
+	c, err := Dial(t.Context(), Options{Address: address, Keys: []ssh.Signer{key}, HostKey: HostKey{Fingerprint: ssh.FingerprintSHA256(hostKey.PublicKey())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, _, err := c.Run(ctx, wire.Command{Verb: wire.GetPeers}, nil); !errors.Is(err, ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ends with %v", err)
 	}
 }
 
