@@ -159,6 +159,10 @@ func TestAdoptedWithoutEtcd(t *testing.T) {
 		}
 		ssh(t, l, csr, "kubemaster-01")
 	}
+	// What another one may have signed is not in the ledger.
+	ssh(t, l, "", "rotate", "prepare")
+	ssh(t, l, "", "rotate", "activate")
+	refused(t, l, 75, "or this signer took over, at", "", "rotate", "retire")
 }
 
 // head gives the ledger's head in etcd; empty: there is none.
@@ -276,24 +280,13 @@ func TestAdoptionSurvives(t *testing.T) {
 	if err := l.Signer.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	there := peers.Signing{Fingerprint: before.Fingerprint, Epoch: before.Epoch + 1, Signer: "00"}
-	value, err := json.Marshal(there)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", string(value)); err != nil {
-		t.Fatal(err)
-	}
-	const says = "another signer took over"
-	if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), says) {
-		t.Errorf("it starts: %v", err)
-	}
 	stops := filepath.Join(t.TempDir(), "signerd")
 	if err := lab.BuildSignerd(stops, "crashpoints"); err != nil {
 		t.Fatal(err)
 	}
 	adopt := []string{"ca", "adopt", "--fingerprint", before.Fingerprint, "--config", l.Path("signerd.yaml")}
-	for at, told := range map[string]bool{"before-1": false, "after-1": false, "before-2": true} { // each is a write of state.json
+	breakOff := func(at string) {
+		t.Helper()
 		process, err := lab.Start(l.Path("adopt.log"), []string{"SIGNERD_STOP=" + at}, stops, adopt...)
 		if err != nil {
 			t.Fatal(err)
@@ -305,6 +298,31 @@ func TestAdoptionSurvives(t *testing.T) {
 			t.Fatalf("%s: it ended\n%s", at, read(t, l.Path("adopt.log")))
 		}
 		process.Kill()
+	}
+	const says = "another signer took over"
+	// The signer that signs is adopted once more.
+	breakOff("before-1")
+	if err := l.StartSigner(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Signer.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	breakOff("after-1")
+	if err := l.StartSigner(); err == nil || !strings.Contains(err.Error(), "signerd ca adopt broke off") {
+		t.Errorf("it starts: %v", err)
+	}
+
+	there := peers.Signing{Fingerprint: before.Fingerprint, Epoch: before.Epoch + 1, Signer: "00"}
+	value, err := json.Marshal(there)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Ctl("kubemaster-01", "put", "/signerd/ca", string(value)); err != nil {
+		t.Fatal(err)
+	}
+	for at, told := range map[string]bool{"before-1": false, "after-1": false, "before-2": true} { // each is a write of state.json
+		breakOff(at)
 		now := signing(t, l)
 		if told != (now != there) {
 			t.Errorf("%s: etcd has %+v, and had %+v", at, now, there)

@@ -236,8 +236,8 @@ func (a *Authority) Unclaimed() (bool, error) {
 	return s.Restored, err
 }
 
-// UnknownBefore gives when the CA came here: what it signed before may not be in the
-// ledger. It is zero for a CA that was made here.
+// UnknownBefore gives since when nobody else signs with this CA: what was signed before may
+// not be in the ledger. It is zero for a CA that was made here.
 func (a *Authority) UnknownBefore() time.Time { return a.stands().UnknownBefore }
 
 func (a *Authority) stands() standing {
@@ -268,15 +268,16 @@ func (a *Authority) BeginTenure(epoch uint64) error {
 }
 
 // TakeOver lets a signer that was superseded, or restored, sign in its tenure, of which
-// etcd knows. It is on disk when this returns.
-func (a *Authority) TakeOver() error { return a.takeOver(false) }
+// etcd knows. What another one signed until now is not in its ledger. It is on disk when
+// this returns.
+func (a *Authority) TakeOver(now time.Time) error { return a.takeOver(now, false) }
 
-// TakeOverUntold is TakeOver for a tenure of which etcd cannot be told yet.
-func (a *Authority) TakeOverUntold() error { return a.takeOver(true) }
+// TakeOverUntold is TakeOver before etcd can be told of a tenure.
+func (a *Authority) TakeOverUntold(now time.Time) error { return a.takeOver(now, true) }
 
-func (a *Authority) takeOver(untold bool) error {
+func (a *Authority) takeOver(now time.Time, untold bool) error {
 	err := a.restate(func(s *standing) error {
-		s.Superseded, s.Restored, s.Untold = false, false, untold
+		s.Superseded, s.Restored, s.Untold, s.UnknownBefore = false, false, untold, now.UTC().Truncate(time.Second)
 		return nil
 	})
 	if err != nil {

@@ -99,8 +99,8 @@ func newCARestore() *cobra.Command {
 			return exitForState(err)
 		}
 		if err := startRestored(cmd.Context(), *path, restored.Authority); err != nil {
-			return exit(exitRetry, fmt.Errorf("everything is restored, but it does not sign: %w; put members' client URLs into etcd of %s if it cannot reach them, "+
-				"and see journalctl -u signerd; without a quorum: %s", err, *path, rotation.Adopting(*fingerprint, withoutEtcd)))
+			return exit(exitRetry, fmt.Errorf("everything is restored, but it does not sign; put members' client URLs into etcd of %s if it cannot reach them; without a quorum: %s; journalctl -u signerd has more than this: %w",
+				*path, rotation.Adopting(*fingerprint, withoutEtcd), err))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restored: the signer of %s, with the CA %s\n"+
 			"members: put this machine's address into signers of /etc/signerd/member.yaml on each; clients ask it too, by the same host key\n"+
@@ -132,7 +132,7 @@ func startRestored(ctx context.Context, path string, authority *signer.Authority
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w; its last words:\n%s", rotation.ErrUnclaimed, unit.Tail(context.WithoutCancel(ctx), member.SignerUnit, 5))
+			return fmt.Errorf("it did not come up, or etcd was not told of it, in a minute; its last words:\n%s", unit.Tail(context.WithoutCancel(ctx), member.SignerUnit, 5))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -123,7 +123,7 @@ func newCAAdopt() *cobra.Command {
 		if err := adopt(cmd.Context(), s, *alone); err != nil {
 			return err
 		}
-		done := "adopted: this signer signs, and etcd is told when it can be asked; keep any other one off until then"
+		done := "adopted: this signer signs, and takes over when etcd can be asked; keep any other one off, or disable this one first"
 		if !*alone {
 			tenure := s.authority.Tenure()
 			done = fmt.Sprintf("adopted: the signer %s signs, in epoch %d, and no other one", tenure.Signer, tenure.Epoch)
@@ -171,7 +171,7 @@ func adopt(ctx context.Context, s *setup, alone bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, signs.Close()) }()
 	if alone {
-		if err := s.authority.TakeOverUntold(); err != nil {
+		if err := s.authority.TakeOverUntold(time.Now()); err != nil {
 			return exitForState(err)
 		}
 		return nil
@@ -184,7 +184,8 @@ func adopt(ctx context.Context, s *setup, alone bool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
 	if err := rotation.New(signs, cluster, s.trust).Adopt(ctx); err != nil {
-		return exit(exitRetry, err)
+		return exit(exitRetry, fmt.Errorf("%w; if etcd needs certificates from here before it can answer: %s", err,
+			rotation.Adopting(s.authority.Active().Fingerprint(), withoutEtcd)))
 	}
 	return nil
 }

@@ -77,8 +77,12 @@ func OwnerOf(path string) (Owner, error) {
 	if err != nil {
 		return Owner{}, err
 	}
+	return ownerOf(info), nil
+}
+
+func ownerOf(info fs.FileInfo) Owner {
 	stat := info.Sys().(*syscall.Stat_t)
-	return Owner{int(stat.Uid), int(stat.Gid)}, nil
+	return Owner{int(stat.Uid), int(stat.Gid)}
 }
 
 func create(owner Owner, path string, data io.Reader, mode fs.FileMode) error {
@@ -160,13 +164,18 @@ func CreateDir(path string, fill func(staging string) error) error {
 	return SyncDir(filepath.Dir(path))
 }
 
-// HandOver gives a directory that root made, and the files in it, to the owner
-// of the directory above. One that is not there is left at that.
+// HandOver gives what root made in a directory to whom that belongs, and the directory too,
+// if root made it, to the owner of the one above. One that is not there, or is a link, is
+// left at that.
 func HandOver(path string) error {
-	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if os.Geteuid() != 0 {
 		return nil
-	} else if err != nil {
+	}
+	if info, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return nil
+	}
+	dir, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
 		return err
 	}
 	return errors.Join(handOver(dir), dir.Close())
@@ -178,9 +187,15 @@ func handOver(dir *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	owner, err := OwnerOf(filepath.Dir(dir.Name()))
+	info, err := dir.Stat()
 	if err != nil {
 		return err
+	}
+	owner := ownerOf(info)
+	if owner.UID == 0 {
+		if owner, err = OwnerOf(filepath.Dir(dir.Name())); err != nil {
+			return err
+		}
 	}
 	names, err := dir.Readdirnames(-1)
 	if err != nil {

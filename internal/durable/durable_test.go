@@ -244,6 +244,46 @@ func TestCreateDirHandsOver(t *testing.T) {
 	}
 }
 
+// What root left in a directory belongs to whom that belongs, wherever it stands.
+func TestHandOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes files for others")
+	}
+	for what, test := range map[string]struct{ above, dir, want int }{
+		"the daemon's":                     {12345, 12345, 12345},
+		"the daemon's in root's":           {0, 12345, 12345},
+		"root's in the daemon's":           {12345, 0, 12345},
+		"root's in root's":                 {0, 0, 0},
+		"a link in the daemon's to root's": {12345, 0, 0},
+	} {
+		parent := t.TempDir()
+		dir, path := filepath.Join(parent, "dir"), filepath.Join(parent, "dir")
+		if what == "a link in the daemon's to root's" {
+			dir = t.TempDir()
+			if err := os.Symlink(dir, path); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		left := filepath.Join(dir, "left")
+		if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Chown(parent, test.above, 0), os.Chown(dir, test.dir, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := HandOver(path); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		for _, name := range []string{dir, left} {
+			if owner, err := OwnerOf(name); err != nil || owner.UID != test.want {
+				t.Errorf("%s: %s belongs to %d, %v", what, name, owner.UID, err)
+			}
+		}
+	}
+	if err := HandOver(filepath.Join(t.TempDir(), "missing")); err != nil {
+		t.Error(err)
+	}
+}
+
 // What a crash left staged is swept away, and nothing else.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()

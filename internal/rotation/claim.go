@@ -97,7 +97,7 @@ func (d *Driver) takeOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if active := d.signer.Authority().Active().Fingerprint(); there != nil && there.Fingerprint != active {
+	if active := d.signer.Authority().Active().Fingerprint(); there != nil && there.Fingerprint != active && !follows(d.trust, there.Fingerprint) {
 		return fmt.Errorf("%w: etcd has %q, and here %s signs: is this of before a rotation? Restore a later backup, or if this CA is right: %s",
 			ErrForeign, there.Fingerprint, active, Adopting(active))
 	}
@@ -139,7 +139,7 @@ func (d *Driver) begin(ctx context.Context, there *peers.Signing, revision int64
 	if err := d.tell(ctx, revision, d.signing(authority.Active()), true); err != nil {
 		return err
 	}
-	return authority.TakeOver()
+	return authority.TakeOver(d.now())
 }
 
 // tell says in etcd that this signer signs. In a tenure that is new there the ledger that
@@ -207,12 +207,17 @@ func (d *Driver) known() []*x509.Certificate {
 	return all
 }
 
-// judge says why a signer must not sign, given who does by etcd, its own CAs, and those
-// that its configuration trusts: where one of these signed, its key is lost, and this
+// follows says whether a CA is one that the configuration trusts: its key is lost, and this
 // signer follows.
+func follows(trust []*x509.Certificate, fingerprint string) bool {
+	return slices.ContainsFunc(trust, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == fingerprint })
+}
+
+// judge says why a signer must not sign, given who does by etcd, its own CAs, and those
+// that its configuration trusts.
 func judge(there, ours peers.Signing, generations []*signer.Generation, trust []*x509.Certificate) error {
 	if !slices.ContainsFunc(generations, func(g *signer.Generation) bool { return g.Fingerprint() == there.Fingerprint }) {
-		if slices.ContainsFunc(trust, func(c *x509.Certificate) bool { return signer.Fingerprint(c) == there.Fingerprint }) {
+		if follows(trust, there.Fingerprint) {
 			return nil
 		}
 		return fmt.Errorf("%w: etcd has %q, and this signer has %s: if that one's key is lost and this one follows it, name its certificate in trust until etcd knows; if etcd was restored from a backup and this CA is right: %s",

@@ -51,7 +51,7 @@ func (d *Driver) ofSigner(n *needed) []blocker {
 	}
 	since := d.signer.Authority().UnknownBefore()
 	if whole := since.Add(signer.ClientLife); (n.expired != nil || n.fetched != nil) && d.now().Before(whole) {
-		all = append(all, blocker{"the ledger", "has only what was signed since the CA came here, at " + since.Format(time.RFC3339),
+		all = append(all, blocker{"the ledger", "has only what was signed since the CA came here, or this signer took over, at " + since.Format(time.RFC3339),
 			"clients' certificates from before have expired at " + whole.Format(time.RFC3339)})
 	}
 	return all

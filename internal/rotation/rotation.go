@@ -46,6 +46,9 @@ func (d *Driver) Do(ctx context.Context, step signer.Step, supplied *signer.Gene
 		return "", err
 	}
 	authority := d.signer.Authority()
+	if authority.Untold() {
+		return "", fmt.Errorf("%w: etcd has not been told yet that this signer signs; ask again", ErrBlocked)
+	}
 	// What a step before this one could not bring to its end comes first.
 	if _, err := authority.Recover(d.now()); err != nil {
 		return "", err

@@ -129,9 +129,9 @@ func (c *Client) Source() netip.Addr {
 // Close ends the connection.
 func (c *Client) Close() error { return ignoreClosed(c.conn.Close()) }
 
-// answerPatience is how long an answer may take. A signer gives a command 20 s, unless
-// its limits say otherwise.
-const answerPatience = 2 * time.Minute
+// answerPatience is how long an answer may take. A signer's limits give a command five
+// minutes at the most.
+const answerPatience = 6 * time.Minute
 
 // Run sends one command with stdin and gives stdout, whole, and the note on
 // stderr. A status other than 0 is a *wire.Error; what breaks on the way wraps
@@ -171,9 +171,13 @@ func (c *Client) open(ctx context.Context) (*ssh.Session, error) {
 		session, err := c.conn.NewSession()
 		answer <- opened{session, err}
 	}()
+	ended := make(chan error, 1)
+	go func() { ended <- c.conn.Wait() }()
 	select {
 	case o := <-answer:
 		return o.session, o.err
+	case err := <-ended:
+		return nil, err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
