@@ -126,7 +126,10 @@ func (n *node) release() {
 // startOver ends the hold of the name without another key: what the node has is new, and
 // what it had before nobody needs.
 func (n *node) startOver() {
-	if n.renewOwn() != nil {
+	if err := n.renewOwn(); lab.ExitCode(err) == 77 { // another key has the name by now
+		n.release()
+		return
+	} else if err != nil {
 		return
 	}
 	if _, err := n.ask("", "release", n.name); err == nil {
