@@ -86,7 +86,7 @@ func Build(dir, target, path string, flags ...string) error {
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(root(), dir)
 	}
-	partial := target + ".partial"
+	partial := fmt.Sprintf("%s.partial-%d", target, os.Getpid()) // another package's tests may build it too
 	args := append([]string{"build", "-C", dir, "-trimpath", "-ldflags", "-s -w", "-o", partial}, flags...)
 	cmd := exec.Command("go", append(args, path)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
