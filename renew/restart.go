@@ -219,11 +219,11 @@ func (s *syncer) restart(ctx context.Context, cluster *peers.Cluster, turn *peer
 	held, stop := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	defer func() { stop(); keeping.Wait() }()
-	s.say("restarting etcd: %s", stale)
 	if !turn.Fresh() {
 		return fmt.Errorf("%w: the turn to restart ran out: this machine stood still while it had it", peers.ErrBusy)
 	}
 	keeping.Go(func() { keep(held, turn) })
+	s.say("restarting etcd: %s", stale)
 	if err := unit.Restart(ctx, member.EtcdUnit); err != nil {
 		return err
 	}
